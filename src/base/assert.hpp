@@ -8,5 +8,7 @@ namespace pf {
 
 }  // namespace pf
 
-#define PF_ASSERT(expression) \
-    (__builtin_expect(!!(expression), 1) ? void(0) : ::pf::assertion_failed(#expression, __FILE__, __LINE__))
+#define PF_ASSERT(expression)            \
+    (__builtin_expect(!!(expression), 1) \
+         ? void(0)                       \
+         : ::pf::assertion_failed(#expression, __FILE__, __LINE__))

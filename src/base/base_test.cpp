@@ -45,7 +45,8 @@ TEST(Size, ParsesWhatPeopleType) {
 }
 
 TEST(Size, RefusesTheRest) {
-    for (const char* bad : {"", "-1", "G", "10X", "1e9", "99999999999999999999", "17179869184G", "1..5G", "0.3", "10 G"}) {
+    for (const char* bad : {"", "-1", "G", "10X", "1e9", "99999999999999999999", "17179869184G",
+                            "1..5G", "0.3", "10 G"}) {
         EXPECT_FALSE(parse_size(bad).has_value()) << bad;
     }
 }
@@ -53,8 +54,9 @@ TEST(Size, RefusesTheRest) {
 TEST(Volume, NamesAndSizes) {
     EXPECT_TRUE(check_volume_name("vm-1.disk_0"));
     EXPECT_TRUE(check_volume_name(std::string(96, 'a')));
-    for (const std::string& bad : {std::string(), std::string(97, 'a'), std::string("a/b"), std::string("a@b"),
-                                   std::string("a:b"), std::string("a\nb"), std::string(1, '\0')}) {
+    for (const std::string& bad :
+         {std::string(), std::string(97, 'a'), std::string("a/b"), std::string("a@b"),
+          std::string("a:b"), std::string("a\nb"), std::string(1, '\0')}) {
         EXPECT_FALSE(check_volume_name(bad));
     }
     EXPECT_TRUE(check_volume_size(4096));

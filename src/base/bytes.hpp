@@ -1,4 +1,5 @@
-// Borrowed bytes and explicit little-endian access to them. The owner of the memory outlives the view.
+// Borrowed bytes and explicit little-endian access to them. The owner of the memory outlives the
+// view.
 #pragma once
 
 #include <bit>

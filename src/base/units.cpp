@@ -11,7 +11,8 @@ namespace pf {
 namespace {
 
 constexpr std::string_view size_help =
-    "a size is a positive number with an optional suffix K, M, G, T or P (powers of 1024), e.g. 10G";
+    "a size is a positive number with an optional suffix K, M, G, T or P (powers of 1024), e.g. "
+    "10G";
 
 // Returns the power of two that a suffix stands for, or -1.
 int suffix_shift(std::string_view suffix) {
@@ -69,20 +70,26 @@ std::string format_size(uint64_t bytes) {
 }
 
 Status check_volume_name(std::string_view name) {
-    if (name.empty()) return fail(Errc::invalid_argument, "the volume name is empty: 1 to 96 bytes are allowed");
+    if (name.empty())
+        return fail(Errc::invalid_argument, "the volume name is empty: 1 to 96 bytes are allowed");
     if (name.size() > max_name_bytes) {
         return fail(Errc::invalid_argument,
-                    fmt::format("the volume name has {} bytes: at most {} are allowed", name.size(), max_name_bytes));
+                    fmt::format("the volume name has {} bytes: at most {} are allowed", name.size(),
+                                max_name_bytes));
     }
     for (const char c : name) {
         const auto byte = static_cast<unsigned char>(c);
         if (byte < 0x20 || byte == 0x7f) {
-            return fail(Errc::invalid_argument,
-                        fmt::format("the volume name has the control character 0x{:02x}: remove it", byte));
+            return fail(
+                Errc::invalid_argument,
+                fmt::format("the volume name has the control character 0x{:02x}: remove it", byte));
         }
         if (c == '/' || c == '@' || c == ':') {
-            return fail(Errc::invalid_argument,
-                        fmt::format("the volume name '{}' has the character '{}': '/', '@' and ':' are not allowed", name, c));
+            return fail(
+                Errc::invalid_argument,
+                fmt::format(
+                    "the volume name '{}' has the character '{}': '/', '@' and ':' are not allowed",
+                    name, c));
         }
     }
     return {};
@@ -95,7 +102,8 @@ Status check_volume_size(uint64_t bytes) {
     }
     if (bytes > max_volume_bytes) {
         return fail(Errc::invalid_argument,
-                    fmt::format("volume size {} is over the limit of 1 PiB ({} bytes)", bytes, max_volume_bytes));
+                    fmt::format("volume size {} is over the limit of 1 PiB ({} bytes)", bytes,
+                                max_volume_bytes));
     }
     return {};
 }

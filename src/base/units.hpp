@@ -9,9 +9,9 @@
 
 namespace pf {
 
-inline constexpr uint32_t sector_bytes = 512;                    // smallest unit of client I/O
-inline constexpr uint32_t block_bytes = 4096;                    // unit of allocation and checksum
-inline constexpr uint32_t chunk_bytes = 2u << 20;                // unit of mapping metadata
+inline constexpr uint32_t sector_bytes = 512;      // smallest unit of client I/O
+inline constexpr uint32_t block_bytes = 4096;      // unit of allocation and checksum
+inline constexpr uint32_t chunk_bytes = 2u << 20;  // unit of mapping metadata
 inline constexpr uint32_t blocks_per_chunk = chunk_bytes / block_bytes;
 inline constexpr uint64_t default_shard_bytes = uint64_t{64} << 30;
 inline constexpr uint64_t max_volume_bytes = uint64_t{1} << 50;  // 1 PiB
@@ -20,8 +20,8 @@ inline constexpr uint32_t max_name_bytes = 96;
 
 static_assert(blocks_per_chunk == 512);
 
-// "4096", "64k", "10G", "1T", "1.5G"; suffixes K M G T P are powers of 1024, an optional "iB" or "B"
-// may follow. Refuses negatives, junk and overflow, saying what is allowed.
+// "4096", "64k", "10G", "1T", "1.5G"; suffixes K M G T P are powers of 1024, an optional "iB" or
+// "B" may follow. Refuses negatives, junk and overflow, saying what is allowed.
 [[nodiscard]] Result<uint64_t> parse_size(std::string_view text);
 
 // "10 GiB", "1.5 MiB", "512 B".

@@ -26,7 +26,8 @@ Uuid Uuid::from_random(uint64_t high, uint64_t low) {
 
 Result<Uuid> Uuid::parse(std::string_view text) {
     const auto refuse = [&] {
-        return fail(Errc::invalid_argument, fmt::format("'{}' is not a uuid of 32 hex digits", text));
+        return fail(Errc::invalid_argument,
+                    fmt::format("'{}' is not a uuid of 32 hex digits", text));
     };
     Uuid uuid;
     size_t nibbles = 0;
