@@ -145,8 +145,7 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
 }
 
 Task<std::string> workload_task(TrayModel& model, WorkloadOptions options, bool format,
-                                bool check_first, std::optional<tray::Geometry>& geometry,
-                                bool& begun) {
+                                bool check_first, bool& begun) {
     auto tray = co_await open_tray(format);
     if (!tray) co_return "mount: " + tray.error().text();
     if (check_first) {
@@ -180,8 +179,8 @@ RunResult run_workload(Machine& machine, TrayModel model, uint64_t seed, bool fo
     });
     machine.node().start();
     auto done = machine.sim().run_task(
-        machine.node(), workload_task(model, workload_options(seed, first_tag), format, check_first,
-                                      geometry, begun));
+        machine.node(),
+        workload_task(model, workload_options(seed, first_tag), format, check_first, begun));
     machine.disk().on_change({});
     machine.node().kill();
     result.wrong = done ? *done : "the run did not end";

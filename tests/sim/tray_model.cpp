@@ -4,6 +4,7 @@
 #include <set>
 #include <unordered_map>
 
+#include "base/assert.hpp"
 #include "base/crc32c.hpp"
 
 namespace pf::test {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/crc32c.hpp"
+
 namespace pf::test {
 
 using runtime::Task;
