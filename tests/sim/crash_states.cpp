@@ -20,6 +20,7 @@
 #include "tray/format.hpp"
 #include "tray/tray.hpp"
 #include "tray_check.hpp"
+#include "tray_machine.hpp"
 #include "tray_model.hpp"
 #include "tray_workload.hpp"
 
@@ -55,55 +56,11 @@ struct Moment {
     KindSet kind{};
 };
 
-const Uuid cluster_uuid = Uuid::from_random(1, 2);
-constexpr uint64_t disk_bytes = uint64_t{6} << 20;
-constexpr uint64_t log_bytes = uint64_t{64} << 10;
-
-Task<Result<std::unique_ptr<tray::Tray>>> open_tray(bool format) {
-    auto& reactor = runtime::Reactor::current();
-    runtime::DiskOptions disk_options;
-    auto disk = co_await reactor.open_disk("disk", disk_options);
-    if (!disk) co_return std::unexpected<Error>(std::move(disk).error());
-    if (format) {
-        tray::FormatOptions options;
-        options.cluster = cluster_uuid;
-        options.tray = Uuid::from_random(3, 4);
-        options.log_bytes = log_bytes;
-        PF_CO_TRY(co_await tray::Tray::format(**disk, options));
-    }
-    tray::MountOptions options;
-    options.cluster = cluster_uuid;
-    co_return co_await tray::Tray::mount(std::move(*disk), options);
-}
-
-// One simulated machine with one disk, used again for every state.
-class Machine {
-  public:
-    explicit Machine(uint64_t seed)
-        : sim_({.seed = seed, .buffer_bytes = size_t{8} << 20, .trace_contents = false}),
-          node_(sim_.add_node("node")),
-          disk_(node_.add_disk("disk", model())) {}
-
-    Simulation& sim() { return sim_; }
-    SimNode& node() { return node_; }
-    SimDisk& disk() { return disk_; }
-
-  private:
-    static DiskModel model() {
-        DiskModel model;
-        model.size_bytes = disk_bytes;
-        return model;
-    }
-    Simulation sim_;
-    SimNode& node_;
-    SimDisk& disk_;
-};
-
 // Which kinds of moment a capture belongs to.
 KindSet classify(const CrashPoint& point, const TrayModel& model) {
     KindSet kind{};
     constexpr uint64_t log_begin = uint64_t{tray::log_start_address} * block_bytes;
-    constexpr uint64_t log_end = log_begin + log_bytes;
+    constexpr uint64_t log_end = log_begin + machine_log_bytes;
     constexpr uint64_t roots_begin = uint64_t{tray::first_root_address} * block_bytes;
     bool low = false, high = false;
     for (const auto& write : point.writes) {
