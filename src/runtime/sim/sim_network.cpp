@@ -389,6 +389,7 @@ void SimNetwork::unstall() {
         for (unsigned side = 0; side < 2; ++side) {
             SimPipe& pipe = link->pipes[side];
             if (!pipe.stalled || blocked(pipe.from, pipe.to)) continue;
+            if (!simulation_.node(pipe.to).powered()) continue;
             pipe.stalled = false;
             const Nanos again = simulation_.now() + model_.delay.draw(simulation_.rng());
             for (auto& segment : pipe.segments) segment.arrival = std::max(segment.arrival, again);

@@ -85,6 +85,7 @@ class SimNode final : public EventSink {
 
     ProcessFactory factory_;
     std::unique_ptr<SimReactor> reactor_;
+    std::unique_ptr<BufferPool> spare_buffers_;  // of the last process
     std::shared_ptr<void> process_;
     uint32_t incarnation_ = 0;
     bool powered_ = false;
