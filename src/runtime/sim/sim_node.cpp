@@ -101,6 +101,11 @@ void SimNode::resume() {
     wake_at(simulation_.now());
 }
 
+void SimNode::call(const std::function<void()>& function) {
+    reactor().inside(function);
+    wake_for_work();
+}
+
 int SimNode::count_operation() {
     ++operations_;
     if (planned_failures_.empty()) return 0;
