@@ -29,7 +29,8 @@ Task<Result<std::unique_ptr<Disk>>> SimReactor::open_disk(std::string path, Disk
         disk = &node_.add_disk(path, model);
     }
     if (disk == nullptr) co_return fail(Errc::not_found, "there is no simulated disk " + path);
-    if (options.exclusive && disk->open_) co_return fail(Errc::busy, path + " is already open");
+    if (options.exclusive && disk->holder_ != nullptr)
+        co_return fail(Errc::busy, path + " is already open");
     std::unique_ptr<Disk> handle = std::make_unique<SimDiskHandle>(*disk, *this, options);
     co_return handle;
 }
