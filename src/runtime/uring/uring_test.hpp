@@ -9,6 +9,15 @@
 
 #include "runtime/uring/uring_reactor.hpp"
 
+// Ends the coroutine with a test failure: gtest's ASSERT returns, which a coroutine cannot.
+#define CO_ASSERT(condition)             \
+    do {                                 \
+        if (!(condition)) {              \
+            ADD_FAILURE() << #condition; \
+            co_return;                   \
+        }                                \
+    } while (false)
+
 namespace pf::runtime {
 
 inline UringOptions small_options() {
