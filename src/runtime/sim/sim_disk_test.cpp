@@ -4,6 +4,7 @@
 #include <set>
 
 #include "runtime/sim/crash_enumerator.hpp"
+#include "runtime/sim/seeds.hpp"
 #include "runtime/sim/simulation.hpp"
 
 namespace pf::runtime::sim {
@@ -79,7 +80,7 @@ TEST_F(SimDiskTest, ReadsBackWhatWasWritten) {
 }
 
 TEST_F(SimDiskTest, FlushedWritesSurviveEveryPowerLoss) {
-    for (uint64_t seed = 1; seed <= 20; ++seed) {
+    for (const uint64_t seed : seeds_to_run(20)) {
         open({}, seed);
         EXPECT_TRUE(write(0, 4096, 7));
         EXPECT_TRUE(flush_disk());
@@ -103,7 +104,7 @@ TEST_F(SimDiskTest, UnflushedWritesAreKeptDroppedOrTorn) {
 }
 
 TEST_F(SimDiskTest, WithoutACacheACompletedWriteIsDurable) {
-    for (uint64_t seed = 1; seed <= 20; ++seed) {
+    for (const uint64_t seed : seeds_to_run(20)) {
         open({.volatile_cache = false}, seed);
         EXPECT_FALSE(disk_->volatile_cache());
         EXPECT_TRUE(write(0, 65536, 7));
@@ -220,6 +221,32 @@ TEST_F(SimDiskTest, LostAndMisdirectedAndRottenBytes) {
     EXPECT_EQ(reports[1].kind, FaultKind::misdirected_write);
     EXPECT_EQ(reports[1].offset, 0u);
     EXPECT_EQ(reports[1].other_offset, 40960u);
+}
+
+TEST_F(SimDiskTest, RatesStrikeByThemselves) {
+    open();
+    FaultProfile faults;
+    faults.disk = {.read_error_ppm = 50'000,
+                   .write_error_ppm = 50'000,
+                   .flush_error_ppm = 50'000,
+                   .lost_write_ppm = 50'000,
+                   .misdirected_write_ppm = 50'000,
+                   .misdirected_read_ppm = 50'000,
+                   .bit_rot_ppm = 50'000,
+                   .slow_ppm = 50'000};
+    sim_->set_faults(faults);
+    int failed = 0;
+    for (uint64_t i = 0; i < 300; ++i) {
+        failed += write(i % 64 * 4096, 4096, 1) ? 0 : 1;
+        failed += read(i % 64 * 4096) == -1 ? 1 : 0;
+        failed += flush_disk() ? 0 : 1;
+    }
+    for (const FaultKind kind :
+         {FaultKind::error, FaultKind::lost_write, FaultKind::misdirected_write,
+          FaultKind::misdirected_read, FaultKind::bit_rot, FaultKind::slow}) {
+        EXPECT_GT(device_->injected(kind), 0u) << static_cast<int>(kind);
+    }
+    EXPECT_EQ(static_cast<uint64_t>(failed), device_->injected(FaultKind::error));
 }
 
 TEST_F(SimDiskTest, BitRotStaysAfterAFlush) {
