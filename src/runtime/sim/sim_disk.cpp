@@ -375,6 +375,7 @@ void SimDisk::forget(const SimReactor& reactor) {
         if (slot.used && slot.reactor == &reactor) free_slot(slot);
     }
     for (auto& data : reached) cache_write(std::move(data));
+    holder_ = nullptr;  // the kernel drops a dead process's lock
 }
 
 void SimDisk::persist_by_chance(const UnflushedWrite& write) {
@@ -416,7 +417,7 @@ void SimDisk::lose_power() {
 }
 
 void SimDisk::replace(Medium medium) {
-    PF_ASSERT(!open_ && in_flight_count_ == 0);
+    PF_ASSERT(holder_ == nullptr && in_flight_count_ == 0);
     current_ = medium;
     durable_ = std::move(medium);
     unflushed_.clear();
@@ -435,13 +436,12 @@ SimDiskHandle::SimDiskHandle(SimDisk& disk, SimReactor& reactor, const DiskOptio
       volatile_cache_(options.cache == DiskOptions::Cache::detect
                           ? disk.model_.volatile_cache
                           : options.cache == DiskOptions::Cache::is_volatile),
-      exclusive_(options.exclusive),
       read_only_(options.read_only) {
-    if (exclusive_) disk_.open_ = true;
+    if (options.exclusive) disk_.holder_ = this;
 }
 
 SimDiskHandle::~SimDiskHandle() {
-    if (exclusive_) disk_.open_ = false;
+    if (disk_.holder_ == this) disk_.holder_ = nullptr;
 }
 
 void SimDiskHandle::submit(DiskOp& op) {

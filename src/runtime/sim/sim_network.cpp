@@ -339,8 +339,14 @@ void SimNetwork::collect(uint64_t id) {
 }
 
 void SimNetwork::forget(SimReactor& reactor, bool power_lost) {
-    std::erase_if(listeners_,
-                  [&](const auto& entry) { return &entry.second->reactor_ == &reactor; });
+    std::erase_if(listeners_, [&](const auto& entry) {
+        SimListener& listener = *entry.second;
+        if (&listener.reactor_ != &reactor) return false;
+        // A test may hold the object longer than the process lives.
+        listener.shut_ = true;
+        listener.backlog_.clear();
+        return true;
+    });
     std::erase_if(connecting_, [&](const auto& entry) { return entry.second.reactor == &reactor; });
     std::vector<uint64_t> left;
     for (const auto& [id, link] : links_) {
@@ -389,6 +395,7 @@ void SimNetwork::unstall() {
         for (unsigned side = 0; side < 2; ++side) {
             SimPipe& pipe = link->pipes[side];
             if (!pipe.stalled || blocked(pipe.from, pipe.to)) continue;
+            if (!simulation_.node(pipe.to).powered()) continue;
             pipe.stalled = false;
             const Nanos again = simulation_.now() + model_.delay.draw(simulation_.rng());
             for (auto& segment : pipe.segments) segment.arrival = std::max(segment.arrival, again);
