@@ -1,32 +1,13 @@
 // Over real sockets: the whole way works there too, and once warm an I/O allocates nothing.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <new>
-
 #include "base/crc32c.hpp"
 #include "net/channel.hpp"
 #include "runtime/frame_pool.hpp"
 #include "runtime/uring/uring_reactor.hpp"
 
-namespace {
-uint64_t allocations = 0;
-}  // namespace
-
-// NOLINTBEGIN: replacing the global operators is the point.
-void* operator new(size_t bytes) {
-    ++allocations;
-    void* memory = std::malloc(bytes);
-    if (memory == nullptr) std::abort();
-    return memory;
-}
-void operator delete(void* memory) noexcept {
-    std::free(memory);
-}
-void operator delete(void* memory, size_t) noexcept {
-    std::free(memory);
-}
-// NOLINTEND
+// Counts every use of the general allocator (allocation_count_test.cpp).
+extern uint64_t allocations;
 
 namespace pf::net {
 namespace {
