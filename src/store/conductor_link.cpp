@@ -27,14 +27,14 @@ Task<void> ConductorLink::run() {
     while (!pause_.ended()) {
         Task<Status> serving = serve();
         const Status ended = co_await serving;
-        if (registered_) pause = first_pause;
+        const bool was_up = std::exchange(registered_, false);
+        if (was_up) pause = first_pause;
         const std::string reason = ended ? "" : ended.error().text();
         // Once per reason: a conductor that is away for a day fills no log.
         if (!ended && reason != reported && !pause_.ended()) {
             log_warning("conductor {}: {}; trying again", conductor_.text(), reason);
         }
-        reported = registered_ ? "" : reason;
-        registered_ = false;
+        reported = was_up ? "" : reason;
         const Nanos jitter = runtime::Reactor::current().rng().below(pause / 4 + 1);
         co_await pause_.wait(pause + jitter);
         pause = std::min(2 * pause, longest_pause);
@@ -50,10 +50,8 @@ Task<Status> ConductorLink::serve() {
     Task<Result<std::unique_ptr<net::ClientChannel>>> connecting =
         net::ClientChannel::connect(conductor_, options);
     PF_CO_TRY_ASSIGN(std::unique_ptr<net::ClientChannel> channel, co_await connecting);
-    connected_ = true;
     Task<Status> talk = converse(*channel);
     Status ended = co_await talk;
-    connected_ = false;
     Task<void> closing = channel->close();
     co_await closing;
     co_return ended;
@@ -70,7 +68,7 @@ Task<Status> ConductorLink::converse(net::ClientChannel& channel) {
         runtime::milliseconds;
     Task<Status> adopting = owner_.registered(welcome.register_store());
     PF_CO_TRY(co_await adopting);
-    if (!registered_) log_info("registered with the conductor {}", conductor_.text());
+    log_info("registered with the conductor {}", conductor_.text());
     registered_ = true;
     while (true) {
         const bool stopping = pause_.ended();

@@ -33,7 +33,10 @@ class ConductorLink {
     void start(runtime::Reactor& reactor);
     // Says goodbye if the line is up, and returns when the loop has ended.
     [[nodiscard]] runtime::Task<void> stop();
-    [[nodiscard]] bool connected() const { return connected_; }
+    // The next heartbeat goes out now: something changed that the conductor should know.
+    void report_soon() { pause_.cut_short(); }
+    // True once the conductor has answered a registration on the current connection.
+    [[nodiscard]] bool registered() const { return registered_; }
 
   private:
     static constexpr runtime::Nanos call_timeout = 5 * runtime::seconds;
@@ -50,7 +53,6 @@ class ConductorLink {
     LinkOwner& owner_;
     Pause pause_;
     bool started_ = false;
-    bool connected_ = false;
     bool registered_ = false;  // in the current connection
     runtime::Event finished_;
 };

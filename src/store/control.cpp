@@ -140,6 +140,7 @@ Task<Status> Store::remove_tray(v1::RemoveTrayRequest request) {
 }
 
 Status Store::save_trays() {
+    if (link_) link_->report_soon();
     if (!options_.save_trays) return {};
     return options_.save_trays(trays_.paths());
 }

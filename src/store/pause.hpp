@@ -25,11 +25,14 @@ class Pause : public runtime::Timer {
     };
     // One waiter at a time.
     [[nodiscard]] Awaiter wait(runtime::Nanos duration) { return {*this, duration}; }
+    void cut_short() {
+        disarm();
+        wake();
+    }
     // Wakes the waiter; later waits do not wait.
     void end() {
         ended_ = true;
-        disarm();
-        wake();
+        cut_short();
     }
     [[nodiscard]] bool ended() const { return ended_; }
 

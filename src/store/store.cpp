@@ -52,11 +52,13 @@ Task<Result<std::unique_ptr<Store>>> Store::start(runtime::Reactor& reactor, Sto
         store->options_.data_address = store->address().text();
     }
     store->last_heartbeat_at_ = reactor.now();
-    if (!store->options_.conductor.host.empty()) {
-        store->link_ = std::make_unique<ConductorLink>(store->options_.conductor, *store);
-        store->link_->start(reactor);
-    }
     co_return store;
+}
+
+void Store::join() {
+    PF_ASSERT(!link_);
+    link_ = std::make_unique<ConductorLink>(options_.conductor, *this);
+    link_->start(reactor_);
 }
 
 Task<void> Store::stop() {
@@ -95,6 +97,11 @@ void Store::adopt_shards(TraySlot& slot) {
         }
         shards_[state.shard] = std::make_unique<Shard>(context_, *slot.tray, state);
     }
+}
+
+bool Store::has_tray(const std::string& path) const {
+    const auto is_it = [&path](const auto& slot) { return slot->path == path; };
+    return std::ranges::any_of(trays_.slots(), is_it);
 }
 
 Shard* Store::find_shard(tray::ShardId id) {

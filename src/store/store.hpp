@@ -51,11 +51,14 @@ class ControlUnlock {
 
 class Store final : public net::Handler, public LinkOwner {
   public:
-    // Mounts the trays, listens and starts the line to the conductor. Fails only if the port cannot
-    // be listened on.
+    // Mounts the trays and listens. Fails only if the port cannot be listened on.
     [[nodiscard]] static runtime::Task<Result<std::unique_ptr<Store>>> start(
         runtime::Reactor& reactor, StoreOptions options);
     ~Store() override;
+
+    // Starts the line to the conductor of the options.
+    void join();
+    [[nodiscard]] bool registered() const { return link_ && link_->registered(); }
 
     // Stops serving, ends what runs and stops the trays. Call before destroying.
     [[nodiscard]] runtime::Task<void> stop();
@@ -66,6 +69,7 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] const StoreStats& stats() const { return stats_; }
     [[nodiscard]] size_t shard_count() const { return shards_.size(); }
     [[nodiscard]] Shard* find_shard(tray::ShardId id);
+    [[nodiscard]] bool has_tray(const std::string& path) const;  // mounted or not
     void fill(MetricsPage& page) const;
     // Why the store is not healthy; empty if it is.
     [[nodiscard]] std::string problem() const;
