@@ -1,0 +1,452 @@
+#include "runtime/sim/sim_disk.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/crc32c.hpp"
+#include "runtime/sim/simulation.hpp"
+
+namespace pf::runtime::sim {
+
+namespace {
+
+unsigned mask_of(DiskOp::Kind kind) {
+    return 1u << static_cast<unsigned>(kind);
+}
+
+bool applies_to(FaultKind fault, DiskOp::Kind kind) {
+    switch (fault) {
+        case FaultKind::lost_write:
+        case FaultKind::misdirected_write:
+            return kind == DiskOp::Kind::write;
+        case FaultKind::misdirected_read:
+        case FaultKind::bit_rot:
+            return kind == DiskOp::Kind::read;
+        default:
+            return true;
+    }
+}
+
+bool touches(const DiskFault& fault, const DiskOp& op) {
+    if ((fault.operations & mask_of(op.kind)) == 0 || !applies_to(fault.kind, op.kind)) {
+        return false;
+    }
+    if (op.kind == DiskOp::Kind::flush) return true;
+    return op.offset + op.length > fault.offset &&
+           (op.offset < fault.offset || op.offset - fault.offset < fault.length);
+}
+
+}  // namespace
+
+SimDisk::SimDisk(Simulation& simulation, uint32_t id, std::string name, DiskModel model)
+    : simulation_(simulation),
+      id_(id),
+      name_(std::move(name)),
+      model_(model),
+      current_(model.size_bytes),
+      durable_(model.size_bytes) {}
+
+// ---- Submission
+
+void SimDisk::submit(SimReactor& reactor, DiskOp& op) {
+    const uint64_t size = current_.size_bytes();
+    PF_ASSERT(op.complete != nullptr);
+    PF_ASSERT(op.offset % block_bytes == 0 && op.length % block_bytes == 0);
+    ++counters_.operations[static_cast<size_t>(op.kind)];
+
+    const uint32_t index = take_slot();
+    InFlight& slot = slots_[index];
+    slot.op = &op;
+    slot.reactor = &reactor;
+    slot.kind = op.kind;
+    slot.sequence = next_sequence_++;
+    slot.completed_before = slot.sequence;
+    Nanos latency = draw_latency(op);
+    if (op.offset > size || op.length > size - op.offset) {
+        slot.error = EINVAL;
+    } else {
+        if (op.kind == DiskOp::Kind::read) counters_.read_bytes += op.length;
+        if (op.kind == DiskOp::Kind::write) counters_.written_bytes += op.length;
+        if (op.kind == DiskOp::Kind::write || op.kind == DiskOp::Kind::discard) {
+            slot.data = take_data(op);
+        }
+        choose_fault(op, slot, latency);
+        const int scripted = reactor.node().count_operation();
+        if (scripted != 0) {
+            slot.error = scripted;
+            slot.faulty = false;
+        }
+    }
+    simulation_.trace(TraceKind::disk_submit, id_, op.offset, op.length);
+    if (slot.data && simulation_.options().trace_contents) {
+        for (const PageRef& page : slot.data->pages) simulation_.trace_word(page.get()->hash());
+    }
+    const uint64_t token = uint64_t{slot.generation} << 32 | index;
+    simulation_.schedule(simulation_.now() + latency, *this, token);
+    if (slot.data) changed();
+}
+
+Nanos SimDisk::draw_latency(const DiskOp& op) {
+    const Latency by_kind[] = {model_.read, model_.write, model_.flush, model_.discard};
+    return by_kind[static_cast<size_t>(op.kind)].draw(simulation_.rng());
+}
+
+std::shared_ptr<const WriteData> SimDisk::take_data(const DiskOp& op) const {
+    auto data = std::make_shared<WriteData>();
+    data->offset = op.offset;
+    data->length = op.length;
+    if (op.kind == DiskOp::Kind::discard) return data;
+    PF_ASSERT(op.iov_count >= 1 && op.iov_count <= DiskOp::max_iovecs);
+    data->pages.reserve(op.length / block_bytes);
+    for (uint32_t i = 0; i < op.iov_count; ++i) {
+        const iovec& part = op.iov[i];
+        PF_ASSERT(part.iov_len % block_bytes == 0);
+        PF_ASSERT(reinterpret_cast<uintptr_t>(part.iov_base) % block_bytes == 0);
+        const auto* from = static_cast<const std::byte*>(part.iov_base);
+        for (size_t at = 0; at < part.iov_len; at += block_bytes) {
+            PageRef page;
+            std::memcpy(page.own().bytes.data(), from + at, block_bytes);
+            data->pages.push_back(std::move(page));
+        }
+    }
+    PF_ASSERT(data->pages.size() * block_bytes == op.length);
+    return data;
+}
+
+void SimDisk::choose_fault(const DiskOp& op, InFlight& slot, Nanos& latency) {
+    for (DiskFault& fault : scripted_) {
+        if (fault.count == 0 || !touches(fault, op)) continue;
+        if (fault.skip > 0) {
+            --fault.skip;
+            continue;
+        }
+        if (fault.count != DiskFault::forever) --fault.count;
+        if (fault.kind == FaultKind::slow) {
+            latency += fault.slow_extra;
+        } else if (fault.kind == FaultKind::error) {
+            slot.error = fault.error;
+        } else {
+            slot.faulty = true;
+            slot.fault = fault.kind;
+            slot.other_offset = fault.other_offset;
+        }
+        report(fault.kind, op.kind, op.offset, op.length, fault.other_offset);
+        return;
+    }
+    choose_random_fault(op, slot, latency);
+}
+
+void SimDisk::choose_random_fault(const DiskOp& op, InFlight& slot, Nanos& latency) {
+    Rng& rng = simulation_.rng();
+    const DiskFaultRates& rates = model_.faults;
+    const auto hit = [&](uint32_t ppm) { return ppm != 0 && rng.chance_ppm(ppm); };
+    const auto elsewhere = [&] {
+        const uint64_t places = (current_.size_bytes() - op.length) / block_bytes + 1;
+        return rng.below(places) * block_bytes;
+    };
+    const auto use = [&](FaultKind kind, uint64_t other) {
+        slot.faulty = true;
+        slot.fault = kind;
+        slot.other_offset = other;
+        report(kind, op.kind, op.offset, op.length, other);
+    };
+    const uint32_t error_ppm[] = {rates.read_error_ppm, rates.write_error_ppm,
+                                  rates.flush_error_ppm, rates.discard_error_ppm};
+    if (hit(rates.slow_ppm)) {
+        latency += rates.slow_extra;
+        report(FaultKind::slow, op.kind, op.offset, op.length);
+    }
+    if (hit(error_ppm[static_cast<size_t>(op.kind)])) {
+        slot.error = EIO;
+        report(FaultKind::error, op.kind, op.offset, op.length);
+    } else if (op.kind == DiskOp::Kind::write) {
+        if (hit(rates.lost_write_ppm)) {
+            use(FaultKind::lost_write, 0);
+        } else if (hit(rates.misdirected_write_ppm)) {
+            use(FaultKind::misdirected_write, elsewhere());
+        }
+    } else if (op.kind == DiskOp::Kind::read) {
+        if (hit(rates.bit_rot_ppm)) {
+            use(FaultKind::bit_rot, 0);
+        } else if (hit(rates.misdirected_read_ppm)) {
+            use(FaultKind::misdirected_read, elsewhere());
+        }
+    }
+}
+
+void SimDisk::report(FaultKind kind, DiskOp::Kind operation, uint64_t offset, uint64_t length,
+                     uint64_t other_offset) {
+    ++injected_[static_cast<size_t>(kind)];
+    if (fault_hook_) fault_hook_({kind, operation, offset, length, other_offset});
+}
+
+void SimDisk::clear_faults() {
+    scripted_.clear();
+    model_.faults = {};
+}
+
+uint32_t SimDisk::take_slot() {
+    if (free_slots_.empty()) {
+        free_slots_.push_back(static_cast<uint32_t>(slots_.size()));
+        slots_.emplace_back();
+    }
+    const uint32_t index = free_slots_.back();
+    free_slots_.pop_back();
+    const uint32_t generation = slots_[index].generation;
+    slots_[index] = InFlight{};
+    slots_[index].generation = generation;
+    slots_[index].used = true;
+    ++in_flight_count_;
+    return index;
+}
+
+void SimDisk::free_slot(InFlight& slot) {
+    slot.used = false;
+    slot.op = nullptr;
+    slot.data.reset();
+    ++slot.generation;
+    --in_flight_count_;
+    free_slots_.push_back(static_cast<uint32_t>(&slot - slots_.data()));
+}
+
+// ---- Completion
+
+void SimDisk::on_event(uint64_t token) {
+    InFlight& slot = slots_[token & UINT32_MAX];
+    if (!slot.used || slot.generation != token >> 32) return;
+    DiskOp& op = *slot.op;
+    SimReactor& reactor = *slot.reactor;
+    switch (slot.kind) {
+        case DiskOp::Kind::read:
+            complete_read(slot);
+            break;
+        case DiskOp::Kind::flush:
+            complete_flush(slot);
+            break;
+        case DiskOp::Kind::write:
+        case DiskOp::Kind::discard:
+            complete_write(slot);
+            break;
+    }
+    op.result = -slot.error;
+    simulation_.trace(TraceKind::disk_complete, id_, op.offset, static_cast<uint64_t>(slot.error));
+    const bool has_changed = slot.kind != DiskOp::Kind::read;
+    free_slot(slot);
+    reactor.arrived(op);
+    if (has_changed) changed();
+}
+
+void SimDisk::complete_read(InFlight& slot) {
+    const DiskOp& op = *slot.op;
+    if (slot.error != 0) return;
+    uint64_t offset = op.offset;
+    if (slot.faulty && slot.fault == FaultKind::misdirected_read) offset = slot.other_offset;
+    if (slot.faulty && slot.fault == FaultKind::bit_rot) {
+        Rng& rng = simulation_.rng();
+        const uint64_t at = op.offset + rng.below(op.length);
+        flip_bit(at, static_cast<unsigned>(rng.below(8)));
+    }
+    for (uint32_t i = 0; i < op.iov_count; ++i) {
+        current_.read(offset, {static_cast<std::byte*>(op.iov[i].iov_base), op.iov[i].iov_len});
+        offset += op.iov[i].iov_len;
+    }
+}
+
+void SimDisk::complete_write(InFlight& slot) {
+    const DiskOp& op = *slot.op;
+    if (!slot.data) return;
+    size_t page = 0;
+    for (uint32_t i = 0; i < op.iov_count && op.kind == DiskOp::Kind::write; ++i) {
+        const auto* memory = static_cast<const std::byte*>(op.iov[i].iov_base);
+        for (size_t at = 0; at < op.iov[i].iov_len; at += block_bytes, ++page) {
+            const auto& taken = slot.data->pages[page].get()->bytes;
+            // A device may fetch the bytes at any time while the write is in flight.
+            PF_ASSERT(std::memcmp(memory + at, taken.data(), block_bytes) == 0);
+        }
+    }
+    if (slot.error != 0) return cache_partial_write(*slot.data);
+    if (!slot.faulty) return cache_write(slot.data);
+    if (slot.fault == FaultKind::misdirected_write) {
+        auto moved = std::make_shared<WriteData>(*slot.data);
+        moved->offset = slot.other_offset;
+        cache_write(std::move(moved));
+    }
+}
+
+void SimDisk::cache_write(std::shared_ptr<const WriteData> data) {
+    current_.apply(*data);
+    if (!model_.volatile_cache) {
+        durable_.apply(*data);
+        return;
+    }
+    unflushed_bytes_ += data->length;
+    unflushed_.push_back({std::move(data), true, next_sequence_++, false});
+    trim_cache();
+}
+
+// After a failed write anything may be there: each sector is the old or the new one.
+void SimDisk::cache_partial_write(const WriteData& data) {
+    Rng& rng = simulation_.rng();
+    const uint64_t choice = rng.below(3);
+    if (choice == 0) return;
+    for (uint64_t sector = 0; sector < data.sectors(); ++sector) {
+        if (choice == 1 || rng.below(2) == 0) current_.apply_sector(data, sector);
+    }
+    auto merged = std::make_shared<WriteData>(data);
+    for (size_t i = 0; i < merged->pages.size(); ++i) {
+        current_.read(data.offset + i * block_bytes, merged->pages[i].own().bytes);
+        merged->pages[i].own().hashed = false;
+    }
+    if (merged->pages.empty() && choice != 1) return;
+    cache_write(std::move(merged));
+}
+
+void SimDisk::trim_cache() {
+    while (unflushed_bytes_ > model_.cache_bytes) {
+        const UnflushedWrite oldest = std::move(unflushed_.front());
+        unflushed_.pop_front();
+        unflushed_bytes_ -= oldest.data->length;
+        durable_.apply(*oldest.data);
+    }
+}
+
+void SimDisk::complete_flush(InFlight& slot) {
+    std::deque<UnflushedWrite> kept;
+    for (UnflushedWrite& write : unflushed_) {
+        const bool covered = write.sequence < slot.completed_before;
+        if (covered && slot.error != 0) write.stuck = true;
+        if (covered && !write.stuck) {
+            durable_.apply(*write.data);
+            unflushed_bytes_ -= write.data->length;
+        } else {
+            kept.push_back(std::move(write));
+        }
+    }
+    unflushed_.swap(kept);
+}
+
+void SimDisk::flip_bit(uint64_t offset, unsigned bit) {
+    current_.flip_bit(offset, bit);
+    durable_.flip_bit(offset, bit);
+    // A cached copy of the page rots too, else the next flush would heal it.
+    for (UnflushedWrite& write : unflushed_) {
+        const WriteData& data = *write.data;
+        if (data.pages.empty() || offset < data.offset || offset - data.offset >= data.length) {
+            continue;
+        }
+        auto rotten = std::make_shared<WriteData>(data);
+        Page& page = rotten->pages[(offset - data.offset) / block_bytes].own();
+        page.hashed = false;
+        page.bytes[offset % block_bytes] ^= std::byte{1} << bit;
+        write.data = std::move(rotten);
+    }
+}
+
+// ---- Crashes
+
+std::vector<const SimDisk::InFlight*> SimDisk::writes_in_flight() const {
+    std::vector<const InFlight*> writes;
+    for (const InFlight& slot : slots_) {
+        if (slot.used && slot.data) writes.push_back(&slot);
+    }
+    std::sort(writes.begin(), writes.end(),
+              [](const InFlight* a, const InFlight* b) { return a->sequence < b->sequence; });
+    return writes;
+}
+
+CrashPoint SimDisk::capture() const {
+    CrashPoint point{durable_, {unflushed_.begin(), unflushed_.end()}};
+    for (const InFlight* slot : writes_in_flight()) {
+        if (slot->faulty && slot->fault == FaultKind::lost_write) continue;
+        point.writes.push_back({slot->data, false, slot->sequence, false});
+    }
+    return point;
+}
+
+void SimDisk::forget(const SimReactor& reactor) {
+    Rng& rng = simulation_.rng();
+    std::vector<std::shared_ptr<const WriteData>> reached;
+    for (const InFlight* slot : writes_in_flight()) {
+        if (slot->reactor == &reactor && slot->error == 0 && !slot->faulty && rng.below(2) == 0) {
+            reached.push_back(slot->data);
+        }
+    }
+    for (InFlight& slot : slots_) {
+        if (slot.used && slot.reactor == &reactor) free_slot(slot);
+    }
+    for (auto& data : reached) cache_write(std::move(data));
+}
+
+void SimDisk::persist_by_chance(const UnflushedWrite& write) {
+    Rng& rng = simulation_.rng();
+    const WriteData& data = *write.data;
+    const uint64_t choice = rng.below(4);
+    if (choice == 0) {
+        report(FaultKind::dropped, DiskOp::Kind::write, data.offset, data.length);
+    } else if (choice < 3) {
+        durable_.apply(data);
+    } else {
+        // Half of the torn writes end somewhere, the others have holes.
+        const uint64_t end = rng.below(data.sectors() + 1);
+        const bool holes = rng.below(2) == 0;
+        for (uint64_t sector = 0; sector < data.sectors(); ++sector) {
+            if (holes ? rng.below(2) == 0 : sector < end) durable_.apply_sector(data, sector);
+        }
+        report(FaultKind::torn, DiskOp::Kind::write, data.offset, data.length);
+    }
+}
+
+void SimDisk::lose_power() {
+    CrashPoint point = capture();
+    // Writes in flight have no order among themselves.
+    const auto completed = static_cast<size_t>(
+        std::count_if(point.writes.begin(), point.writes.end(),
+                      [](const UnflushedWrite& write) { return write.completed; }));
+    for (size_t i = point.writes.size(); i > completed + 1; --i) {
+        const size_t j = completed + simulation_.rng().below(i - completed);
+        std::swap(point.writes[i - 1], point.writes[j]);
+    }
+    for (const UnflushedWrite& write : point.writes) persist_by_chance(write);
+    for (InFlight& slot : slots_) {
+        if (slot.used) free_slot(slot);
+    }
+    unflushed_.clear();
+    unflushed_bytes_ = 0;
+    current_ = durable_;
+}
+
+void SimDisk::replace(Medium medium) {
+    PF_ASSERT(!open_ && in_flight_count_ == 0);
+    current_ = medium;
+    durable_ = std::move(medium);
+    unflushed_.clear();
+    unflushed_bytes_ = 0;
+}
+
+void SimDisk::changed() {
+    if (change_hook_) change_hook_(*this);
+}
+
+// ---- The handle
+
+SimDiskHandle::SimDiskHandle(SimDisk& disk, SimReactor& reactor, const DiskOptions& options)
+    : disk_(disk),
+      reactor_(reactor),
+      volatile_cache_(options.cache == DiskOptions::Cache::detect
+                          ? disk.model_.volatile_cache
+                          : options.cache == DiskOptions::Cache::is_volatile),
+      exclusive_(options.exclusive),
+      read_only_(options.read_only) {
+    if (exclusive_) disk_.open_ = true;
+}
+
+SimDiskHandle::~SimDiskHandle() {
+    if (exclusive_) disk_.open_ = false;
+}
+
+void SimDiskHandle::submit(DiskOp& op) {
+    PF_ASSERT(!read_only_ || op.kind == DiskOp::Kind::read);
+    disk_.submit(reactor_, op);
+}
+
+}  // namespace pf::runtime::sim

@@ -1,0 +1,417 @@
+// Streams and partitions. Connecting and listening are in sim_connection.cpp.
+#include "runtime/sim/sim_network.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/crc32c.hpp"
+#include "runtime/sim/sim_connection.hpp"
+#include "runtime/sim/simulation.hpp"
+
+namespace pf::runtime::sim {
+
+namespace {
+
+uint64_t total_bytes(const StreamOp& op) {
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < op.iov_count; ++i) total += op.iov[i].iov_len;
+    return total;
+}
+
+// Calls `use(memory, count)` for up to `count` bytes of the vectors, from `skip` on.
+template <class Use>
+void for_each_part(const StreamOp& op, uint64_t skip, uint64_t count, Use&& use) {
+    for (uint32_t i = 0; i < op.iov_count && count > 0; ++i) {
+        const iovec& part = op.iov[i];
+        if (skip >= part.iov_len) {
+            skip -= part.iov_len;
+            continue;
+        }
+        const uint64_t now = std::min<uint64_t>(count, part.iov_len - skip);
+        use(static_cast<std::byte*>(part.iov_base) + skip, now);
+        count -= now;
+        skip = 0;
+    }
+}
+
+}  // namespace
+
+SimNetwork::SimNetwork(Simulation& simulation, NetworkModel model)
+    : simulation_(simulation), model_(model) {}
+
+SimNetwork::~SimNetwork() = default;
+
+uint64_t SimNetwork::token_of(EventKind kind, uint64_t id, unsigned side) {
+    return static_cast<uint64_t>(kind) << 60 | uint64_t{side} << 59 | id;
+}
+
+void SimNetwork::schedule(Nanos time, EventKind kind, uint64_t id, unsigned side) {
+    simulation_.schedule(time, *this, token_of(kind, id, side));
+}
+
+void SimNetwork::on_event(uint64_t token) {
+    const auto kind = static_cast<EventKind>(token >> 60);
+    const auto side = static_cast<unsigned>(token >> 59 & 1);
+    const uint64_t id = token & ((uint64_t{1} << 59) - 1);
+    switch (kind) {
+        case EventKind::deliver:
+            if (SimLink* link = find(id)) deliver(*link, side);
+            break;
+        case EventKind::stall:
+            if (SimLink* link = find(id)) {
+                const SimPipe& pipe = link->pipes[side];
+                const bool long_enough =
+                    simulation_.now() - pipe.stalled_since >= model_.stall_reset;
+                if (pipe.stalled && long_enough) break_link(*link, ETIMEDOUT);
+            }
+            break;
+        case EventKind::connect_arrives:
+            connect_arrives(id);
+            break;
+        case EventKind::connect_answer:
+            answer_connect(id);
+            break;
+        case EventKind::refused:
+            finish_connect(id, ECONNREFUSED);
+            break;
+        case EventKind::timeout:
+            finish_connect(id, ETIMEDOUT);
+            break;
+    }
+}
+
+SimLink* SimNetwork::find(uint64_t id) {
+    const auto found = links_.find(id);
+    return found == links_.end() ? nullptr : found->second.get();
+}
+
+void SimNetwork::finish(SimReactor* reactor, StreamOp*& op, int64_t result) {
+    if (op == nullptr) return;
+    StreamOp& finished = *std::exchange(op, nullptr);
+    finished.result = result;
+    reactor->arrived(finished);
+}
+
+// ---- Sending
+
+void SimNetwork::submit_send(uint64_t id, unsigned side, StreamOp& op) {
+    SimLink& link = *find(id);
+    SimPipe& pipe = link.pipes[side];
+    PF_ASSERT(pipe.send == nullptr && op.complete != nullptr);
+    PF_ASSERT(op.iov_count >= 1 && op.iov_count <= StreamOp::max_iovecs);
+    pipe.send = &op;
+    op.progress = 0;
+    simulation_.trace(TraceKind::send, id << 1 | side, total_bytes(op), 0);
+    const int planned = link.holder[side]->node().count_operation();
+    const int error = planned != 0 ? planned : fault_of_send(link, side);
+    if (error != 0) return break_link(link, error);
+    if (pipe.send_error != 0) return finish(link.holder[side], pipe.send, -pipe.send_error);
+    push_bytes(link, side);
+}
+
+int SimNetwork::fault_of_send(SimLink& link, unsigned side) {
+    if (link.pipes[side].send_error != 0 || model_.reset_ppm == 0) return 0;
+    return simulation_.rng().chance_ppm(model_.reset_ppm) ? ECONNRESET : 0;
+}
+
+void SimNetwork::push_bytes(SimLink& link, unsigned side) {
+    SimPipe& pipe = link.pipes[side];
+    StreamOp& op = *pipe.send;
+    const uint64_t total = total_bytes(op);
+    const uint64_t room = model_.window_bytes - std::min(model_.window_bytes, pipe.held());
+    const uint64_t count = std::min(room, total - op.progress);
+    if (count > 0) {
+        if (pipe.first > pipe.held()) {
+            pipe.bytes.erase(pipe.bytes.begin(),
+                             pipe.bytes.begin() + static_cast<ptrdiff_t>(pipe.first));
+            pipe.first = 0;
+        }
+        uint32_t crc = 0;
+        for_each_part(op, op.progress, count, [&](const std::byte* from, uint64_t bytes) {
+            pipe.bytes.insert(pipe.bytes.end(), from, from + bytes);
+            if (simulation_.options().trace_contents) crc = crc32c({from, bytes}, crc);
+        });
+        simulation_.trace_word(crc);
+        op.progress += count;
+        corrupt_by_chance(link, side, count);
+        uint64_t head = count;
+        if (count > 1 && simulation_.rng().chance_ppm(model_.fragment_ppm)) {
+            head = 1 + simulation_.rng().below(count - 1);
+        }
+        push_segment(link, side, SimPipe::Segment::Kind::data, head);
+        if (head < count) push_segment(link, side, SimPipe::Segment::Kind::data, count - head);
+    }
+    if (op.progress == total) {
+        finish(link.holder[side], pipe.send, static_cast<int64_t>(total));
+    }
+}
+
+void SimNetwork::push_segment(SimLink& link, unsigned side, SimPipe::Segment::Kind kind,
+                              uint64_t bytes) {
+    SimPipe& pipe = link.pipes[side];
+    Rng& rng = simulation_.rng();
+    pipe.free_at = std::max(pipe.free_at, simulation_.now());
+    if (model_.bytes_per_second > 0) pipe.free_at += bytes * seconds / model_.bytes_per_second;
+    Nanos arrival = pipe.free_at + model_.delay.draw(rng);
+    if (model_.late_ppm > 0 && rng.chance_ppm(model_.late_ppm)) arrival += model_.late_extra;
+    if (!pipe.segments.empty()) arrival = std::max(arrival, pipe.segments.back().arrival);
+    pipe.segments.push_back({kind, arrival, bytes});
+    schedule_first(link, side);
+}
+
+void SimNetwork::schedule_first(SimLink& link, unsigned side) {
+    SimPipe& pipe = link.pipes[side];
+    if (pipe.segments.empty() || pipe.scheduled || pipe.stalled) return;
+    pipe.scheduled = true;
+    schedule(pipe.segments.front().arrival, EventKind::deliver, link.id, side);
+}
+
+void SimNetwork::corrupt_by_chance(SimLink& link, unsigned side, size_t count) {
+    SimPipe& pipe = link.pipes[side];
+    bool hit = model_.corrupt_ppm > 0 && simulation_.rng().chance_ppm(model_.corrupt_ppm);
+    const auto planned = corrupt_next_.find({pipe.from, pipe.to});
+    if (planned != corrupt_next_.end() && planned->second > 0) {
+        --planned->second;
+        hit = true;
+    }
+    if (!hit) return;
+    const size_t at = pipe.bytes.size() - count + simulation_.rng().below(count);
+    pipe.bytes[at] ^= std::byte{1} << simulation_.rng().below(8);
+    ++corrupted_;
+}
+
+// ---- Arriving
+
+void SimNetwork::deliver(SimLink& link, unsigned side) {
+    SimPipe& pipe = link.pipes[side];
+    const Nanos now = simulation_.now();
+    pipe.scheduled = false;
+    if (pipe.segments.empty()) return;
+    if (blocked(pipe.from, pipe.to) || !simulation_.node(pipe.to).powered()) {
+        pipe.stalled = true;
+        pipe.stalled_since = now;
+        return schedule(now + model_.stall_reset, EventKind::stall, link.id, side);
+    }
+    while (!pipe.segments.empty() && pipe.segments.front().arrival <= now) {
+        const SimPipe::Segment segment = pipe.segments.front();
+        pipe.segments.pop_front();
+        simulation_.trace(TraceKind::deliver, link.id << 1 | side, segment.bytes,
+                          static_cast<uint64_t>(segment.kind));
+        take_segment(link, side, segment);
+    }
+    serve_receive(link, side);
+    schedule_first(link, side);
+}
+
+void SimNetwork::take_segment(SimLink& link, unsigned side, const SimPipe::Segment& segment) {
+    SimPipe& pipe = link.pipes[side];
+    SimPipe& back = link.pipes[1 - side];
+    switch (segment.kind) {
+        case SimPipe::Segment::Kind::data:
+            pipe.arrived += segment.bytes;
+            if (link.holder[1 - side] == nullptr) {
+                // Nobody is there any more: the sender learns it.
+                discard_arrived(link, side);
+                push_segment(link, 1 - side, SimPipe::Segment::Kind::reset, 0);
+            } else if (pipe.receive_error != 0) {
+                discard_arrived(link, side);
+            }
+            break;
+        case SimPipe::Segment::Kind::end:
+            pipe.end_arrived = true;
+            break;
+        case SimPipe::Segment::Kind::reset:
+            ++resets_;
+            // What had arrived but was not read may be lost with the connection.
+            if (simulation_.rng().below(2) == 0) discard_arrived(link, side);
+            if (pipe.receive_error == 0) pipe.receive_error = ECONNRESET;
+            if (back.send_error == 0) back.send_error = ECONNRESET;
+            finish(link.holder[1 - side], back.send, -back.send_error);
+            break;
+    }
+}
+
+void SimNetwork::discard_arrived(SimLink& link, unsigned side) {
+    SimPipe& pipe = link.pipes[side];
+    pipe.first += std::exchange(pipe.arrived, 0);
+    if (pipe.send != nullptr) push_bytes(link, side);
+}
+
+void SimNetwork::submit_receive(uint64_t id, unsigned side, StreamOp& op) {
+    SimLink& link = *find(id);
+    SimPipe& pipe = link.pipes[1 - side];
+    PF_ASSERT(pipe.receive == nullptr && op.complete != nullptr && total_bytes(op) > 0);
+    pipe.receive = &op;
+    simulation_.trace(TraceKind::receive, id << 1 | side, total_bytes(op), 0);
+    const int planned = link.holder[side]->node().count_operation();
+    if (planned != 0) return break_link(link, planned);
+    serve_receive(link, 1 - side);
+}
+
+void SimNetwork::serve_receive(SimLink& link, unsigned side) {
+    SimPipe& pipe = link.pipes[side];
+    SimReactor* reader = link.holder[1 - side];
+    if (pipe.receive == nullptr) return;
+    if (pipe.arrived == 0) {
+        if (pipe.receive_error != 0) return finish(reader, pipe.receive, -pipe.receive_error);
+        if (pipe.end_arrived) finish(reader, pipe.receive, 0);
+        return;
+    }
+    uint64_t count = std::min<uint64_t>(pipe.arrived, total_bytes(*pipe.receive));
+    if (count > 1 && simulation_.rng().chance_ppm(model_.fragment_ppm)) {
+        count = 1 + simulation_.rng().below(count - 1);
+    }
+    for_each_part(*pipe.receive, 0, count, [&](std::byte* to, uint64_t bytes) {
+        std::memcpy(to, pipe.bytes.data() + pipe.first, bytes);
+        pipe.first += bytes;
+    });
+    pipe.arrived -= count;
+    finish(reader, pipe.receive, static_cast<int64_t>(count));
+    if (pipe.send != nullptr) push_bytes(link, side);
+}
+
+// ---- Ending
+
+void SimNetwork::shut_down(uint64_t id, unsigned side) {
+    SimLink* link = find(id);
+    if (link == nullptr) return;
+    SimPipe& mine = link->pipes[side];
+    SimPipe& theirs = link->pipes[1 - side];
+    if (mine.send_error == 0) push_segment(*link, side, SimPipe::Segment::Kind::end, 0);
+    mine.send_error = theirs.receive_error = ESHUTDOWN;
+    finish(link->holder[side], mine.send, -ESHUTDOWN);
+    finish(link->holder[side], theirs.receive, -ESHUTDOWN);
+    discard_arrived(*link, 1 - side);
+}
+
+void SimNetwork::release(uint64_t id, unsigned side) {
+    SimLink* link = find(id);
+    if (link == nullptr || link->holder[side] == nullptr) return;
+    PF_ASSERT(link->pipes[side].send == nullptr && link->pipes[1 - side].receive == nullptr);
+    shut_down(id, side);
+    link->holder[side] = nullptr;
+    collect(id);
+}
+
+void SimNetwork::break_link(SimLink& link, int error) {
+    ++resets_;
+    simulation_.trace(TraceKind::reset, link.id, static_cast<uint64_t>(error), 0);
+    for (unsigned side = 0; side < 2; ++side) {
+        SimPipe& pipe = link.pipes[side];
+        pipe.segments.clear();
+        pipe.bytes.clear();
+        pipe.first = pipe.arrived = 0;
+        pipe.stalled = false;
+        if (pipe.send_error == 0) pipe.send_error = error;
+        if (pipe.receive_error == 0) pipe.receive_error = error;
+        finish(link.holder[side], pipe.send, -pipe.send_error);
+        finish(link.holder[1 - side], pipe.receive, -pipe.receive_error);
+    }
+}
+
+// The process that held `side` is gone.
+void SimNetwork::leave(SimLink& link, unsigned side, bool power_lost) {
+    SimPipe& mine = link.pipes[side];
+    SimPipe& theirs = link.pipes[1 - side];
+    mine.send = nullptr;
+    theirs.receive = nullptr;
+    link.holder[side] = nullptr;
+    const bool was_open = mine.send_error == 0;
+    mine.send_error = theirs.receive_error = ECONNRESET;
+    discard_arrived(link, 1 - side);
+    if (power_lost || !was_open) return;
+    // The last of what was on the way may be lost.
+    if (!mine.stalled && !mine.segments.empty() && simulation_.rng().below(2) == 0) {
+        const size_t kept = 1 + simulation_.rng().below(mine.segments.size());
+        while (mine.segments.size() > kept) {
+            mine.bytes.resize(mine.bytes.size() - mine.segments.back().bytes);
+            mine.segments.pop_back();
+        }
+    }
+    push_segment(link, side, SimPipe::Segment::Kind::reset, 0);
+}
+
+void SimNetwork::collect(uint64_t id) {
+    const SimLink* link = find(id);
+    if (link != nullptr && link->holder[0] == nullptr && link->holder[1] == nullptr) {
+        links_.erase(id);
+    }
+}
+
+void SimNetwork::forget(SimReactor& reactor, bool power_lost) {
+    std::erase_if(listeners_,
+                  [&](const auto& entry) { return &entry.second->reactor_ == &reactor; });
+    std::erase_if(connecting_, [&](const auto& entry) { return entry.second.reactor == &reactor; });
+    std::vector<uint64_t> left;
+    for (const auto& [id, link] : links_) {
+        for (unsigned side = 0; side < 2; ++side) {
+            if (link->holder[side] != &reactor) continue;
+            leave(*link, side, power_lost);
+            left.push_back(id);
+        }
+    }
+    for (const uint64_t id : left) collect(id);
+}
+
+// ---- Partitions
+
+bool SimNetwork::blocked(uint32_t from, uint32_t to) const {
+    return !blocked_.empty() && blocked_.contains({from, to});
+}
+
+void SimNetwork::block(const SimNode& from, const SimNode& to) {
+    blocked_.insert({from.id(), to.id()});
+}
+
+void SimNetwork::unblock(const SimNode& from, const SimNode& to) {
+    blocked_.erase({from.id(), to.id()});
+    unstall();
+}
+
+void SimNetwork::partition(const SimNode& a, const SimNode& b) {
+    block(a, b);
+    block(b, a);
+}
+
+void SimNetwork::heal(const SimNode& a, const SimNode& b) {
+    unblock(a, b);
+    unblock(b, a);
+}
+
+void SimNetwork::heal_all() {
+    blocked_.clear();
+    unstall();
+}
+
+// Bytes that waited are sent again after another delay.
+void SimNetwork::unstall() {
+    for (const auto& [id, link] : links_) {
+        for (unsigned side = 0; side < 2; ++side) {
+            SimPipe& pipe = link->pipes[side];
+            if (!pipe.stalled || blocked(pipe.from, pipe.to)) continue;
+            pipe.stalled = false;
+            const Nanos again = simulation_.now() + model_.delay.draw(simulation_.rng());
+            for (auto& segment : pipe.segments) segment.arrival = std::max(segment.arrival, again);
+            schedule_first(*link, side);
+        }
+    }
+}
+
+size_t SimNetwork::reset_connections(const SimNode& a, const SimNode& b) {
+    size_t count = 0;
+    for (const auto& [id, link] : links_) {
+        const auto [from, to] = std::minmax(link->pipes[0].from, link->pipes[0].to);
+        if (std::minmax(a.id(), b.id()) != std::pair<const uint32_t&, const uint32_t&>(from, to)) {
+            continue;
+        }
+        break_link(*link, ECONNRESET);
+        ++count;
+    }
+    return count;
+}
+
+void SimNetwork::corrupt_next(const SimNode& from, const SimNode& to, uint32_t sends) {
+    corrupt_next_[{from.id(), to.id()}] += sends;
+}
+
+}  // namespace pf::runtime::sim
