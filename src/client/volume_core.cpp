@@ -166,13 +166,14 @@ bool VolumeCore::cut_one(OpenIo& open) {
     piece.length = part.length;
     piece.is_write = is_write;
     piece.shard = &link;
+    piece.io = &open;
     if (!prepare(piece, open, part)) {
+        piece.io = nullptr;
         wants_memory_ = true;
         kick(runtime::milliseconds);
         return false;
     }
     piece.in_shard.unlink();
-    piece.io = &open;
     open.cut_bytes += part.length;
     ++open.pieces;
     place(piece);
@@ -258,9 +259,10 @@ bool VolumeCore::prepare_write(Piece& piece, const Io& io, IovCursor& cursor, bo
         std::ranges::copy(io.data, slices + io.expected.size());
         piece.data = {slices, io.expected.size() + io.data.size()};
         const std::span<uint32_t> both{piece.crc_values.data(), 2 * size_t{blocks}};
+        piece.crcs = both;
+        if (piece.data.size() > net::max_data_vectors) return make_stable_copy(piece);
         block_crcs(io.expected, piece.offset, piece.length, both.first(blocks));
         block_crcs(io.data, piece.offset, piece.length, both.last(blocks));
-        piece.crcs = both;
         return true;
     }
     if (piece.length == io.length) {
@@ -271,6 +273,8 @@ bool VolumeCore::prepare_write(Piece& piece, const Io& io, IovCursor& cursor, bo
         const size_t count = slice(io.data, cursor, piece.length, slices);
         piece.data = {slices, count};
     }
+    // More vectors than one send takes are copied together.
+    if (piece.data.size() > net::max_data_vectors) return make_stable_copy(piece);
     block_crcs(piece.data, piece.offset, piece.length, crcs);
     return true;
 }
