@@ -105,7 +105,9 @@ void Ring::enable() {
         PF_ASSERT(owner_thread_ == thread);  // a reactor runs on one thread only
         return;
     }
-    PF_ASSERT(io_uring_enable_rings(&ring_) == 0);
+    // The wrapper io_uring_enable_rings is missing from the shared liburing 2.3.
+    const auto ring_fd = static_cast<unsigned>(ring_.ring_fd);
+    PF_ASSERT(io_uring_register(ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0) == 0);
     owner_thread_ = thread;
     if (io_uring_register_ring_fd(&ring_) == 1) enter_flags_ = IORING_ENTER_REGISTERED_RING;
 }

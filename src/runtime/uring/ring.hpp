@@ -55,7 +55,8 @@ class Ring {
     // Binds the ring to the calling thread; later calls only check that it is the same one.
     void enable();
     [[nodiscard]] bool enabled() const { return owner_thread_ != 0; }
-    [[nodiscard]] int fd() const { return ring_.ring_fd; }
+    // 0 or a negative errno; the kernel signals the eventfd for every completion.
+    int register_event_fd(int event_fd) { return io_uring_register_eventfd(&ring_, event_fd); }
 
     void start(RingOp& op);
     // Asks the kernel to end `op` early; it still completes once. False when there was no room to

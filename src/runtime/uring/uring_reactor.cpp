@@ -14,6 +14,21 @@
 
 namespace pf::runtime {
 
+namespace {
+
+// Neither can fail in a way that matters: the counter is never near its limit, and a counter that
+// is zero already needs no clearing.
+void signal(int event_fd) {
+    const uint64_t one = 1;
+    (void)!::write(event_fd, &one, sizeof(one));
+}
+void clear_signal(int event_fd) {
+    uint64_t count = 0;
+    (void)!::read(event_fd, &count, sizeof(count));
+}
+
+}  // namespace
+
 Result<std::unique_ptr<UringReactor>> UringReactor::create(const UringOptions& options) {
     std::unique_ptr<UringReactor> reactor(new UringReactor(options));
     PF_TRY_ASSIGN(reactor->ring_, Ring::create(options.ring_entries));
@@ -42,6 +57,7 @@ UringReactor::~UringReactor() {
         destroy_detached();
     }
     if (wake_op_.event_fd >= 0) ::close(wake_op_.event_fd);
+    if (pollable_fd_ >= 0) ::close(pollable_fd_);
 }
 
 Nanos UringReactor::fresh_now() const {
@@ -99,16 +115,26 @@ void UringReactor::poll(Nanos max_wait) {
     bind_to_thread();
     Enter enter(*this);
     in_turn_ = true;
+    if (pollable_fd_ >= 0) clear_signal(pollable_fd_);
     bool more = run_turn();
     wait(max_wait, more);
     if (ring_->reap() > 0 || has_posted() || timers().next_deadline() != never) more = run_turn();
-    if (pollable_) arm_for_pollers(more);
+    if (pollable_fd_ >= 0) arm_for_pollers(more);
     in_turn_ = false;
 }
 
-int UringReactor::pollable_fd() {
-    pollable_ = true;
-    return ring_->fd();
+// An eventfd that the kernel signals per completion: the ring's own descriptor does not wake
+// pollers for completions that are still deferred to the next enter.
+Result<int> UringReactor::pollable_fd() {
+    if (pollable_fd_ >= 0) return pollable_fd_;
+    const int fd = ::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (fd < 0) return fail(from_errno(errno), "cannot make an eventfd to poll on");
+    if (const int registered = ring_->register_event_fd(fd); registered < 0) {
+        ::close(fd);
+        return fail(from_errno(-registered), "cannot register the eventfd to poll on");
+    }
+    pollable_fd_ = fd;
+    return fd;
 }
 
 void UringReactor::arm_for_pollers(bool more) {
@@ -123,8 +149,8 @@ void UringReactor::arm_for_pollers(bool more) {
         }
     }
     asleep_.store(true, std::memory_order_seq_cst);
-    if ((more || has_posted()) && !nop_op_.in_flight) ring_->start(nop_op_);
     ring_->submit();
+    if (more || has_posted()) signal(pollable_fd_);
 }
 
 void UringReactor::post(PostedCall& call) {
@@ -140,9 +166,7 @@ void UringReactor::post(PostedCall& call) {
 void UringReactor::wake() {
     if (!asleep_.load(std::memory_order_seq_cst)) return;
     if (!asleep_.exchange(false, std::memory_order_seq_cst)) return;
-    const uint64_t one = 1;
-    // Cannot fail: the counter is far from full, as each sleep is woken at most once.
-    (void)!::write(wake_op_.event_fd, &one, sizeof(one));
+    signal(wake_op_.event_fd);
 }
 
 void UringReactor::run_posted() {
@@ -200,9 +224,5 @@ void UringReactor::AlarmOp::prepare_timeout(RingOp& base, io_uring_sqe& sqe) {
 void UringReactor::AlarmOp::finish(RingOp& base, int32_t /*result*/, uint32_t /*cqe_flags*/) {
     static_cast<AlarmOp&>(base).deadline = never;
 }
-
-UringReactor::NopOp::NopOp()
-    : RingOp([](RingOp&, io_uring_sqe& sqe) { io_uring_prep_nop(&sqe); },
-             [](RingOp&, int32_t, uint32_t) {}) {}
 
 }  // namespace pf::runtime

@@ -41,7 +41,7 @@ class UringReactor final : public Reactor {
     void poll(Nanos max_wait);
     // Becomes readable when poll(0) would get something done: completions, due timers, posted
     // calls. After starting work outside poll(), call poll(0) once.
-    [[nodiscard]] int pollable_fd();
+    [[nodiscard]] Result<int> pollable_fd();
     [[nodiscard]] Nanos next_deadline() { return timers().next_deadline(); }
 
     [[nodiscard]] Nanos now() const override { return in_turn_ ? now_ : fresh_now(); }
@@ -75,11 +75,6 @@ class UringReactor final : public Reactor {
         Nanos deadline = never;
         __kernel_timespec at{};
     };
-    // Makes pollable_fd() readable at once.
-    struct NopOp : RingOp {
-        NopOp();
-    };
-
     explicit UringReactor(const UringOptions& options);
     void bind_to_thread();
     // Runs what is ready now; returns whether more is.
@@ -96,8 +91,7 @@ class UringReactor final : public Reactor {
     std::unique_ptr<Ring> ring_;
     WakeOp wake_op_;
     AlarmOp alarm_op_;
-    NopOp nop_op_;
-    bool pollable_ = false;
+    int pollable_fd_ = -1;
     bool arena_registered_ = false;
     bool in_turn_ = false;
     Nanos now_ = 0;

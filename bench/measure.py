@@ -1,0 +1,176 @@
+"""Runs one load and says what it cost: IOPS, latency, CPU of the whole machine, device and core use."""
+import json
+import os
+import re
+import subprocess
+import threading
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Sample:
+    iops: float = 0.0
+    bytes_per_s: float = 0.0
+    p50_us: float = 0.0
+    p99_us: float = 0.0
+    cpu_us_per_io: float = 0.0
+    device_busy: float = 0.0      # share of the time that the device had work
+    core_busy_max: float = 0.0    # of the busiest core
+    extra: dict = field(default_factory=dict)
+
+
+def _cpu_ticks():
+    """{cpu name: (busy, all)} in clock ticks; "cpu" is the whole machine."""
+    ticks = {}
+    with open("/proc/stat", encoding="ascii") as stat:
+        for line in stat:
+            fields = line.split()
+            if not fields[0].startswith("cpu"):
+                break
+            values = [int(v) for v in fields[1:9]]
+            idle = values[3] + values[4]
+            ticks[fields[0]] = (sum(values) - idle, sum(values))
+    return ticks
+
+
+def _device_of(path):
+    stat = os.stat(path)
+    return os.major(stat.st_dev), os.minor(stat.st_dev)
+
+
+def _device_ticks_ms(device):
+    with open("/proc/diskstats", encoding="ascii") as stats:
+        for line in stats:
+            fields = line.split()
+            if (int(fields[0]), int(fields[1])) == device:
+                return int(fields[12])
+    return None
+
+
+class Watch:
+    """Machine use while the `with` block runs."""
+
+    def __init__(self, path):
+        self.device = _device_of(path)
+
+    def __enter__(self):
+        self.cpu, self.time = _cpu_ticks(), time.monotonic()
+        self.device_ms = _device_ticks_ms(self.device)
+        return self
+
+    def __exit__(self, *_):
+        cpu = _cpu_ticks()
+        seconds = time.monotonic() - self.time
+        tick_s = 1 / os.sysconf("SC_CLK_TCK")
+        self.busy_s = (cpu["cpu"][0] - self.cpu["cpu"][0]) * tick_s
+        shares = [(cpu[c][0] - self.cpu[c][0]) / max(1, cpu[c][1] - self.cpu[c][1])
+                  for c in cpu if c != "cpu"]
+        self.core_busy_max = max(shares)
+        after_ms = _device_ticks_ms(self.device)
+        self.device_busy = 0.0 if after_ms is None else (after_ms - self.device_ms) / 1000 / seconds
+
+
+def fio(directory, arguments, seconds, ios_are=("read", "write")):
+    """Runs fio with `arguments`, time-based, and gives a Sample of the sum of `ios_are`."""
+    command = ["fio", "--name=bench", "--thread=1", "--output-format=json", "--time_based",
+               f"--runtime={seconds}", "--norandommap", "--randrepeat=0", *arguments]
+    # Device and core use come from the middle of the run, so that starting and ending do not dilute them.
+    middle = {}
+
+    def watch_middle():
+        time.sleep(seconds * 0.25 + 0.3)
+        with Watch(directory) as watch:
+            time.sleep(seconds * 0.5)
+        middle["watch"] = watch
+
+    watcher = threading.Thread(target=watch_middle)
+    watcher.start()
+    with Watch(directory) as watch:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 5 + 120, check=False)
+    watcher.join()
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
+    job = json.loads(done.stdout[done.stdout.index("{"):])["jobs"][0]
+    sample = Sample(device_busy=middle["watch"].device_busy, core_busy_max=middle["watch"].core_busy_max)
+    total = 0
+    for direction in ios_are:
+        part = job[direction]
+        if part["total_ios"] == 0:
+            continue
+        total += part["total_ios"]
+        sample.iops += part["iops"]
+        sample.bytes_per_s += part["bw_bytes"]
+        percentiles = part["clat_ns"]["percentile"]
+        sample.p50_us = max(sample.p50_us, percentiles["50.000000"] / 1000)
+        sample.p99_us = max(sample.p99_us, percentiles["99.000000"] / 1000)
+    sample.cpu_us_per_io = watch.busy_s * 1e6 / max(1, total)
+    return sample
+
+
+def program(directory, command, seconds):
+    """Runs one of our small programs that print a JSON object with iops, p50_us and ios."""
+    with Watch(directory) as watch:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds * 5 + 60, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
+    result = json.loads(done.stdout)
+    sample = Sample(iops=result["iops"], p50_us=result["p50_us"], p99_us=result.get("p99_us", 0),
+                    core_busy_max=watch.core_busy_max, device_busy=watch.device_busy)
+    sample.cpu_us_per_io = watch.busy_s * 1e6 / max(1, result["ios"])
+    return sample
+
+
+class Server:
+    """`pureflash serve` on a folder."""
+
+    def __init__(self, tools, folder, tray_bytes, port_base):
+        self.tools, self.folder, self.tray_bytes, self.port_base = tools, folder, tray_bytes, port_base
+        self.conductor = f"127.0.0.1:{port_base + 20}"
+        self.process = None
+
+    def start(self):
+        begin = time.monotonic()
+        self.log = open(f"{self.folder}.log", "a", encoding="utf-8")
+        self.process = subprocess.Popen(
+            [f"{self.tools}/pureflash", "serve", "--data", self.folder, "--tray-size", str(self.tray_bytes),
+             "--port-base", str(self.port_base)], stdout=subprocess.PIPE, stderr=self.log, text=True)
+        line = self.process.stdout.readline()
+        if not line.startswith("ready "):
+            raise RuntimeError(f"the server did not get ready, see {self.folder}.log")
+        return time.monotonic() - begin
+
+    def stop(self):
+        if self.process:
+            self.process.terminate()
+            self.process.wait(timeout=60)
+            self.process = None
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+    def cli(self, *arguments):
+        return subprocess.run([f"{self.tools}/pfcli", "--conductor", self.conductor, *arguments],
+                              capture_output=True, text=True, check=True, timeout=120).stdout
+
+    def written_bytes(self):
+        with open(f"/proc/{self.process.pid}/io", encoding="ascii") as io:
+            return int(re.search(r"^write_bytes: (\d+)", io.read(), re.M).group(1))
+
+    def memory_bytes(self):
+        with open(f"/proc/{self.process.pid}/status", encoding="ascii") as status:
+            return int(re.search(r"^VmRSS:\s+(\d+) kB", status.read(), re.M).group(1)) * 1024
+
+    def metrics(self):
+        import urllib.request
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port_base + 21}/metrics", timeout=10) as reply:
+            text = reply.read().decode()
+        values = {}
+        for line in text.splitlines():
+            if line and not line.startswith("#"):
+                name, value = line.rsplit(" ", 1)
+                bare = name.split("{", 1)[0]
+                values[bare] = values.get(bare, 0.0) + float(value)
+        return values

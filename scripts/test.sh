@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Everything that CI runs, in order; stops at the first step that fails. A test may skip only if
+# tests/skips.txt names it with its reason.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+start=$SECONDS
+step() { printf '\n=== %s (at %d s) ===\n' "$1" $((SECONDS - start)); }
+
+# Runs the tests of a label and fails on a skip that is not listed.
+run_label() {
+    local build=$1 label=$2 log
+    log=$(mktemp)
+    ctest --test-dir "$build" --output-on-failure --no-tests=error -j2 -L "^($label)$" 2>&1 | tee "$log"
+    while read -r name; do
+        grep -q "^$name[[:space:]]" tests/skips.txt || { echo "unlisted skip: $name" >&2; exit 1; }
+    done < <(sed -n 's/^.*Test *#[0-9]*: \([^ ]*\) .*\*\*\*Skipped.*/\1/p' "$log")
+    rm -f "$log"
+}
+
+step "format and layering"
+scripts/check_format.sh
+scripts/check_layering.py
+
+step "build: g++ release with assertions"
+cmake --preset release >/dev/null
+cmake --build build/release
+
+step "build: clang-19 with ASan and UBSan"
+cmake --preset asan >/dev/null
+cmake --build build/asan
+
+step "unit and property tests"
+run_label build/release 'unit|short'
+run_label build/asan 'unit|short'
+
+step "crash states"
+run_label build/release crash
+
+step "simulation"
+run_label build/release sim
+
+step "system: real processes and real clients"
+run_label build/release system
+
+printf '\nall steps passed in %d s\n' $((SECONDS - start))
