@@ -2,6 +2,7 @@
 // in which it was asked, not always in order. Knows holes, zeroes and data.
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -39,7 +40,8 @@ class FakeVolume : public client::Volume {
         co_await runtime::yield();
         std::vector<client::Extent> extents;
         for (uint64_t at = offset; at < offset + length;) {
-            const uint64_t end = std::min(offset + length, round_down(at, block_bytes) + block_bytes);
+            const uint64_t end =
+                std::min(offset + length, round_down(at, block_bytes) + block_bytes);
             const uint32_t state = states_[at / block_bytes];
             if (extents.empty() || extents.back().state != state) {
                 if (extents.size() == limit) break;
@@ -70,8 +72,8 @@ class FakeVolume : public client::Volume {
     }
 
     std::vector<std::byte>& bytes() { return bytes_; }
-    uint64_t next_size_bytes = 0;      // what the next refresh finds
-    Errc fail_next = Errc::ok;         // the next I/O ends with this
+    uint64_t next_size_bytes = 0;  // what the next refresh finds
+    Errc fail_next = Errc::ok;     // the next I/O ends with this
     uint64_t refreshes = 0;
     uint64_t flushes = 0;
     uint64_t writes = 0;
@@ -87,8 +89,10 @@ class FakeVolume : public client::Volume {
             List<client::Io> now;
             while (client::Io* io = waiting_.pop_front()) {
                 // Every third one overtakes, so that replies come out of order.
-                if (++answered_ % 3 == 0) now.push_front(*io);
-                else now.push_back(*io);
+                if (++answered_ % 3 == 0)
+                    now.push_front(*io);
+                else
+                    now.push_back(*io);
             }
             while (client::Io* io = now.pop_front()) {
                 io->result = std::exchange(fail_next, Errc::ok);
@@ -115,13 +119,17 @@ class FakeVolume : public client::Volume {
                 }
                 mark(io, 2, 2);
                 break;
-            case client::IoKind::flush: ++flushes; break;
+            case client::IoKind::flush:
+                ++flushes;
+                break;
             case client::IoKind::discard:
             case client::IoKind::write_zeroes:
                 std::memset(at, 0, io.length);
                 mark(io, io.kind == client::IoKind::discard ? 0 : 1, 2);
                 break;
-            case client::IoKind::compare_and_write: io.result = Errc::unsupported; break;
+            case client::IoKind::compare_and_write:
+                io.result = Errc::unsupported;
+                break;
         }
     }
     // Whole blocks take `whole`; blocks touched in part take `part`.

@@ -2,6 +2,8 @@
 // The other end of a connection is plain bytes: what the test sends, and what it got back.
 #pragma once
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <deque>
 #include <memory>
@@ -14,7 +16,8 @@ namespace pf::attach {
 
 // Both directions of one connection, shared by the server's end and the test.
 struct LoopPipe {
-    std::deque<std::byte> to_server;
+    std::vector<std::byte> to_server;
+    size_t taken = 0;  // of to_server, by the server
     std::vector<std::byte> from_server;
     size_t receive_limit = SIZE_MAX;  // bytes that one receive gives at most
     bool client_closed = false;       // the client sends no more
@@ -71,6 +74,7 @@ class LoopReactor : public runtime::Reactor {
 
     // A client that connects: its pipe.
     std::shared_ptr<LoopPipe> connect_client() {
+        const Enter enter(*this);
         const auto pipe = std::make_shared<LoopPipe>();
         pipes_.push_back(pipe);
         arriving_.push_back(pipe);
@@ -131,14 +135,11 @@ class LoopReactor : public runtime::Reactor {
     static bool receive(LoopPipe& pipe, runtime::StreamOp& op) {
         if (pipe.shut_down) {
             op.result = -ECONNRESET;
-        } else if (!pipe.to_server.empty()) {
+        } else if (pipe.taken < pipe.to_server.size()) {
             const size_t bytes =
-                std::min({pipe.to_server.size(), op.iov->iov_len, pipe.receive_limit});
-            auto* to = static_cast<std::byte*>(op.iov->iov_base);
-            for (size_t i = 0; i < bytes; ++i) {
-                to[i] = pipe.to_server.front();
-                pipe.to_server.pop_front();
-            }
+                std::min({pipe.to_server.size() - pipe.taken, op.iov->iov_len, pipe.receive_limit});
+            std::memcpy(op.iov->iov_base, pipe.to_server.data() + pipe.taken, bytes);
+            pipe.taken += bytes;
             op.result = static_cast<int64_t>(bytes);
         } else if (pipe.client_closed) {
             op.result = 0;
