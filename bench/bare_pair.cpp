@@ -144,7 +144,7 @@ class Endpoint {
 
 class Server : Endpoint {
   public:
-    Server(int socket, int file, const Options& options) : Endpoint(socket, options), file_(file) {
+    Server(int socket, int file, const Options& options) : Endpoint(socket, options) {
         if (io_uring_register_files(&ring_, &file, 1) < 0) die("register file", errno);
     }
     void run() {
@@ -199,7 +199,6 @@ class Server : Endpoint {
         answer.payload = options_.write ? 0 : options_.block;
         queue_send(tag, !options_.write);
     }
-    int file_;
 };
 
 class Client : Endpoint {
