@@ -37,7 +37,15 @@ struct VolumeInfo {
     bool read_only = false;
 };
 
-enum class IoKind : uint8_t { read, write, flush, discard, write_zeroes, compare_and_write };
+enum class IoKind : uint8_t {
+    read,
+    write,
+    flush,
+    discard,
+    write_zeroes,
+    compare_and_write,
+    block_states,  // inside the library only: Volume::block_states()
+};
 
 struct Extent {
     uint64_t length_bytes = 0;
@@ -53,8 +61,18 @@ struct Io : ListHook {
     std::span<const iovec> data;      // read: where to; write: from; compare_and_write: new data
     std::span<const iovec> expected;  // compare_and_write
     Errc result = Errc::ok;
+    uint64_t received = 0;            // out, block_states: bytes of runs in `data`
     void (*complete)(Io&) = nullptr;  // once, from the reactor loop
     void* user = nullptr;
+};
+
+// Since the volume was opened.
+struct VolumeCounters {
+    uint64_t resent = 0;       // commands sent again after a reconnect or a change of epoch
+    uint64_t copied = 0;       // writes whose memory changed under way, copied and resent (T13)
+    uint64_t reread = 0;       // reads repeated because what arrived did not match its checksums
+    uint64_t aborted = 0;      // writes that passed their deadline (R10)
+    uint64_t reconnected = 0;  // data connections made again
 };
 
 class Volume {
@@ -64,6 +82,7 @@ class Volume {
     // empty), out_of_range, read_only, cancelled (closing). Waits in line when `depth` is reached.
     [[nodiscard]] virtual Status submit(Io& io) = 0;
     [[nodiscard]] virtual const VolumeInfo& info() const = 0;
+    [[nodiscard]] virtual const VolumeCounters& counters() const = 0;
     // Extents from `offset` on, merged; at most `limit`.
     [[nodiscard]] virtual runtime::Task<Result<std::vector<Extent>>> block_states(
         uint64_t offset, uint64_t length, uint32_t limit) = 0;

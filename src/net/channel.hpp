@@ -24,6 +24,8 @@
 namespace pf::net {
 
 inline constexpr uint32_t copy_limit_bytes = 32u << 10;
+inline constexpr uint32_t max_connections = 4096;   // of one server; more are refused
+inline constexpr uint32_t max_data_vectors = 1000;  // of one request
 
 // --- client side ---
 
@@ -42,6 +44,10 @@ struct Request : ListHook {
     // disconnected: outcome unknown, the channel is gone.
     Errc outcome = Errc::ok;
     void (*complete)(Request&) = nullptr;  // from the reactor loop, once per issue
+    void* context = nullptr;               // for whoever set `complete`
+    // Gives the memory for a reply whose length only the peer knows, instead of `into`. Called once
+    // the length was found within its limit.
+    std::span<const iovec> (*make_room)(Request&, uint32_t bytes) = nullptr;
 };
 
 struct ClientOptions {
@@ -72,6 +78,8 @@ class ClientChannel {
     [[nodiscard]] virtual runtime::Task<void> wait_disconnected() = 0;
     [[nodiscard]] virtual uint32_t in_flight() const = 0;
     [[nodiscard]] virtual const wire::HelloReply& hello() const = 0;
+    // Why the connection ended, once it has.
+    [[nodiscard]] virtual const Error& failure() const = 0;
 };
 
 class ClientChannel::CallAwaiter {
@@ -82,11 +90,13 @@ class ClientChannel::CallAwaiter {
     void await_resume() const noexcept {}
 
   private:
-    struct Waiting;
     ClientChannel& channel_;
     Request& request_;
-    std::coroutine_handle<> waiter_;
 };
+
+inline ClientChannel::CallAwaiter ClientChannel::call(Request& request) {
+    return {*this, request};
+}
 
 // --- server side ---
 
@@ -96,7 +106,9 @@ class ServerChannel;
 // says how that ended (T13: the handler answers bad_payload). Buffers go back to the pool with it.
 struct Incoming {
     wire::Command command;
-    runtime::Buffer data;         // aligned; compare-and-write: the halves follow each other
+    // Aligned, whole blocks. The two halves of a compare-and-write follow each other, each in whole
+    // blocks of its own: see part().
+    runtime::Buffer data;
     runtime::Buffer crcs_memory;  // used when there are more than inline_crcs
     static constexpr uint32_t inline_crcs = 10;
     uint32_t crcs_inline[inline_crcs] = {};
@@ -115,13 +127,24 @@ struct Incoming {
     [[nodiscard]] uint32_t lead_bytes() const {
         return static_cast<uint32_t>(command.offset % block_bytes);
     }
+    // The bytes that were sent, `command.length` of them; for a compare-and-write, half 0 is to
+    // compare and half 1 to write.
+    [[nodiscard]] MutableBytes part(uint32_t half = 0) const {
+        const size_t area =
+            size_t{wire::blocks_touched(command.offset, command.length)} * block_bytes;
+        return {data.data() + half * area + lead_bytes(), command.length};
+    }
 };
 
-// What goes back. `data` is moved in and returns to the pool when it was sent.
+// What goes back. `data` is moved in and returns to the pool when it was sent. Data of a read that
+// succeeded is cut into CRC pieces at the volume's block borders, all other data from its own
+// start; up to inline_crcs pieces may be left to the channel to compute (crc_count 0). Data that
+// goes with an error is its message, as text.
 struct Reply {
     wire::Completion
         completion;  // opcode, command_id, lengths and crc are filled in by the channel
     runtime::Buffer data;
+    uint32_t data_begin = 0;  // where in `data` the bytes to send begin
     uint32_t data_length = 0;
     runtime::Buffer crcs_memory;
     uint32_t crcs_inline[Incoming::inline_crcs] = {};
@@ -141,7 +164,14 @@ class Handler {
     // channel.reply(). `channel` stays valid until all its commands are answered.
     [[nodiscard]] virtual runtime::Task<void> on_command(ServerChannel& channel,
                                                          Incoming incoming) = 0;
+    // After on_hello accepted, the connection is gone and every command was answered: the last that
+    // is heard of `channel`.
     virtual void on_disconnect(ServerChannel& channel) = 0;
+    // A peer was disconnected for what it sent or failed to do: one line for the log.
+    virtual void on_peer_error(const runtime::Address& peer, const Error& error) {
+        static_cast<void>(peer);
+        static_cast<void>(error);
+    }
 };
 
 class ServerChannel {

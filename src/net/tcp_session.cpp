@@ -1,0 +1,287 @@
+#include "net/tcp_session.hpp"
+
+#include <fmt/format.h>
+
+#include "net/two_buffers.hpp"
+
+namespace pf::net {
+
+using runtime::Buffer;
+using runtime::Task;
+
+namespace {
+
+uint32_t halves_of(const wire::Command& command) {
+    return command.opcode == wire::Opcode::compare_and_write ? 2 : 1;
+}
+
+// Where the pieces of an answer's data begin in their first block (docs/formats/wire.md).
+uint64_t data_offset(const wire::Completion& completion, uint64_t command_offset) {
+    const bool blocks = completion.opcode == wire::Opcode::read && completion.status == 0;
+    return blocks ? command_offset : 0;
+}
+
+void compute_crcs(Reply& reply, uint64_t offset, uint32_t count) {
+    const std::span<uint32_t> crcs = reply.make_crcs({}, count);
+    Bytes data(reply.data.data() + reply.data_begin, reply.data_length);
+    size_t step = std::min<size_t>(data.size(), block_bytes - offset % block_bytes);
+    for (uint32_t& crc : crcs) {
+        crc = crc32c(data.first(step));
+        data = data.subspan(step);
+        step = std::min<size_t>(data.size(), block_bytes);
+    }
+}
+
+}  // namespace
+
+TcpSession::TcpSession(runtime::Reactor& reactor, Handler& handler,
+                       std::unique_ptr<runtime::Connection> connection)
+    : reactor_(reactor),
+      handler_(handler),
+      connection_(std::move(connection)),
+      inbox_(reactor, *connection_) {}
+
+Task<void> TcpSession::run(Shared self) {
+    Status ended = co_await self->handshake();
+    if (ended) {
+        self->sender_running_ = true;
+        self->reactor_.spawn(run_sender(self));
+        ended = co_await self->receive_commands();
+    }
+    if (!ended) self->report(ended.error());
+    self->disconnect();
+    while (self->sender_running_ || self->unanswered_ > 0) co_await self->ended_.wait();
+    if (self->accepted_) self->handler_.on_disconnect(*self);
+    self->unlink();
+}
+
+// A peer that hangs up is nothing to report.
+void TcpSession::report(const Error& error) {
+    if (closing_ || error.code == Errc::disconnected) return;
+    handler_.on_peer_error(peer(), error);
+}
+
+void TcpSession::disconnect() {
+    if (closing_) return;
+    closing_ = true;
+    inbox_.close();
+    connection_->shut_down();
+    wake_sender_.wake_all();
+}
+
+// --- handshake ---
+
+Task<Status> TcpSession::handshake() {
+    wire::HelloReply answer;
+    Status accepted = co_await receive_hello(answer);
+    // An answer makes sense only to a peer that speaks the protocol.
+    if (!accepted && answer.status == 0) co_return accepted;
+    std::byte bytes[wire::header_bytes];
+    wire::encode(answer, bytes);
+    const Status sent = co_await connection_->send(Bytes(bytes));
+    PF_CO_TRY(std::move(accepted));
+    PF_CO_TRY(sent);
+    inbox_.open();
+    batch_ = std::make_unique<SendBatch>();
+    co_return Status{};
+}
+
+Task<Status> TcpSession::receive_hello(wire::HelloReply& answer) {
+    Deadline deadline(*connection_);
+    reactor_.timers().arm(deadline, reactor_.now() + hello_timeout);
+    std::byte bytes[wire::header_bytes] = {};
+    size_t have = 0;
+    while (have < sizeof(bytes)) {
+        const Result<size_t> received =
+            co_await connection_->receive(MutableBytes(bytes).subspan(have));
+        if (deadline.expired()) co_return fail(Errc::timed_out, "no hello within 5 s");
+        PF_CO_TRY(received);
+        if (*received == 0) co_return fail(Errc::disconnected);
+        have += *received;
+        // Another protocol may never send 64 bytes.
+        if (have >= sizeof(uint64_t) && load<uint64_t>(Bytes(bytes)) != wire::hello_magic) break;
+    }
+    co_return accept_hello(bytes, answer);
+}
+
+Status TcpSession::accept_hello(std::span<const std::byte, wire::header_bytes> bytes,
+                                wire::HelloReply& answer) {
+    const auto refuse = [&](Error error) {
+        answer.status = static_cast<uint16_t>(error.code);
+        return std::unexpected(std::move(error));
+    };
+    auto hello = wire::decode_hello(bytes);
+    if (!hello) {
+        if (hello.error().code == Errc::protocol) return std::unexpected(hello.error());
+        return refuse(std::move(hello.error()));
+    }
+    hello_ = *hello;
+    version_ = static_cast<uint8_t>(std::min(hello_.version_max, wire::version_max));
+    answer.version = version_;
+    answer.depth = hello_.depth;
+    Status accepted = handler_.on_hello(*this, hello_, answer);
+    if (!accepted) return refuse(std::move(accepted.error()));
+    accepted_ = true;
+    answer.depth = std::clamp<uint16_t>(answer.depth, 1, hello_.depth);
+    depth_ = answer.depth;
+    return {};
+}
+
+// --- commands ---
+
+Task<Status> TcpSession::receive_commands() {
+    while (!closing_) {
+        if (inbox_.buffered() < wire::header_bytes) {
+            const Status filled = co_await inbox_.fill(wire::header_bytes, false);
+            PF_CO_TRY(filled);
+        }
+        Incoming incoming;
+        PF_CO_TRY_ASSIGN(incoming.command,
+                         wire::decode_command(std::span<const std::byte, wire::header_bytes>(
+                             inbox_.at(), wire::header_bytes)));
+        if (incoming.command.version != version_)
+            co_return fail(Errc::protocol, "command: version is not the one agreed on");
+        if (credits_used_ >= depth_)
+            co_return fail(Errc::protocol,
+                           fmt::format("the peer has more than its {} commands in flight", depth_));
+        inbox_.consume(wire::header_bytes);
+        ++credits_used_;
+        if (incoming.command.payload_length > 0) {
+            const Status received = co_await receive_payload(incoming);
+            PF_CO_TRY(received);
+        }
+        incoming.received_at = reactor_.now();
+        ++unanswered_;
+        reactor_.spawn(handler_.on_command(*this, std::move(incoming)));
+    }
+    co_return Status{};
+}
+
+Task<Status> TcpSession::receive_payload(Incoming& incoming) {
+    const wire::Command& command = incoming.command;
+    const uint32_t halves = halves_of(command);
+    const uint32_t blocks = wire::blocks_touched(command.offset, command.length);
+    const size_t area = size_t{blocks} * block_bytes;
+    incoming.crc_count = halves * blocks;
+    const size_t table_bytes = incoming.crc_count * sizeof(uint32_t);
+    const bool table_inline = incoming.crc_count <= Incoming::inline_crcs;
+
+    if (table_inline) incoming.data = reactor_.buffers().try_allocate(halves * area);
+    if (!incoming.data) {
+        co_await allocate_two(reactor_.buffers(), halves * area, table_inline ? 0 : table_bytes,
+                              incoming.data, incoming.crcs_memory);
+        if (closing_) co_return fail(Errc::disconnected);
+    }
+    auto* table = table_inline ? incoming.crcs_inline
+                               : reinterpret_cast<uint32_t*>(incoming.crcs_memory.data());
+    if (inbox_.buffered() < table_bytes) {
+        const Status filled = co_await inbox_.fill(table_bytes, true);
+        PF_CO_TRY(filled);
+    }
+    std::memcpy(table, inbox_.at(), table_bytes);
+    inbox_.consume(table_bytes);
+
+    PieceChecker checker(incoming.crcs(), command.offset, command.length);
+    const iovec into[2] = {{incoming.part(0).data(), command.length},
+                           {incoming.part(1).data(), command.length}};
+    const Status received = co_await inbox_.receive_data(std::span(into).first(halves),
+                                                         halves * command.length, checker);
+    PF_CO_TRY(received);
+    incoming.payload_ok = checker.ok();
+    co_return Status{};
+}
+
+// --- answers ---
+
+void TcpSession::reply(const wire::Command& command, Reply reply) {
+    PF_ASSERT(unanswered_ > 0);
+    --unanswered_;
+    if (closing_) {
+        if (unanswered_ == 0) ended_.wake_all();
+        return;
+    }
+    wire::Completion& completion = reply.completion;
+    completion.opcode = command.opcode;
+    completion.version = version_;
+    completion.command_id = command.command_id;
+    completion.length = reply.data_length;
+    if (completion.shard == 0) completion.shard = command.shard;
+    const uint64_t offset = data_offset(completion, command.offset);
+    const uint32_t pieces = wire::blocks_touched(offset, reply.data_length);
+    if (reply.crc_count == 0 && pieces > 0) compute_crcs(reply, offset, pieces);
+    PF_ASSERT(reply.crc_count == pieces);
+    PF_ASSERT(reply.data_begin + reply.data_length <= reply.data.size() || pieces == 0);
+    completion.payload_length = wire::payload_bytes(offset, reply.data_length);
+    Answer& answer = take_answer();
+    answer.reply = std::move(reply);
+    queued_.push_back(answer);
+    wake_sender_.wake_one();
+}
+
+TcpSession::Answer& TcpSession::take_answer() {
+    if (free_.empty()) {
+        slabs_.push_back(std::make_unique<Answer[]>(answers_per_slab));
+        for (size_t i = 0; i < answers_per_slab; ++i) free_.push_back(slabs_.back()[i]);
+    }
+    return *free_.pop_front();
+}
+
+Task<void> TcpSession::run_sender(Shared self) {
+    co_await self->send_answers();
+    self->sender_running_ = false;
+    self->ended_.wake_all();
+}
+
+Task<void> TcpSession::send_answers() {
+    Deadline deadline(*connection_);
+    while (!closing_) {
+        if (queued_.empty()) {
+            co_await wake_sender_.wait();
+            continue;
+        }
+        co_await runtime::end_of_turn();
+        gather();
+        // A batch is small: a peer that does not take it in all that time does not read.
+        reactor_.timers().arm(deadline, reactor_.now() + send_timeout);
+        const Status sent = co_await connection_->send(batch_->vectors(), batch_->vector_count());
+        deadline.disarm();
+        release_sent();
+        if (deadline.expired())
+            handler_.on_peer_error(peer(), {Errc::timed_out, "the peer took no answers for 30 s"});
+        if (!sent) disconnect();
+    }
+}
+
+void TcpSession::gather() {
+    batch_->clear();
+    while (Answer* answer = queued_.front()) {
+        if (!batch_->has_room(1, answer->reply.data_length)) return;
+        answer->unlink();
+        sending_.push_back(*answer);
+        add_to_batch(answer->reply);
+        --credits_used_;
+    }
+}
+
+void TcpSession::add_to_batch(const Reply& reply) {
+    wire::encode(reply.completion, batch_->add_header());
+    const auto* crcs = reply.crc_count <= Incoming::inline_crcs
+                           ? reply.crcs_inline
+                           : reinterpret_cast<const uint32_t*>(reply.crcs_memory.data());
+    batch_->add_crcs({crcs, reply.crc_count});
+    batch_->add_data(reply.data.data() + reply.data_begin, reply.data_length);
+}
+
+void TcpSession::release_sent() {
+    while (Answer* answer = sending_.pop_front()) {
+        {
+            const Buffer data = std::move(answer->reply.data);
+        }
+        {
+            const Buffer crcs = std::move(answer->reply.crcs_memory);
+        }
+        free_.push_front(*answer);
+    }
+}
+
+}  // namespace pf::net

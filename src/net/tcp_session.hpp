@@ -1,0 +1,77 @@
+// One accepted connection: the ServerChannel that handlers see.
+//
+// One coroutine receives commands and starts a handler for each, one sends the answers that were
+// given in a turn as one batch. The session lives until its connection is gone and every command
+// was answered. Sending never waits for receiving: a receive that waits for buffers cannot hold up
+// the answers whose buffers it waits for.
+#pragma once
+
+#include <vector>
+
+#include "net/channel.hpp"
+#include "net/inbox.hpp"
+#include "net/send_batch.hpp"
+
+namespace pf::net {
+
+class TcpSession final : public ServerChannel, public ListHook {
+  public:
+    using Shared = std::shared_ptr<TcpSession>;
+    static constexpr runtime::Nanos hello_timeout = 5 * runtime::seconds;
+    static constexpr runtime::Nanos send_timeout = 30 * runtime::seconds;
+
+    TcpSession(runtime::Reactor& reactor, Handler& handler,
+               std::unique_ptr<runtime::Connection> connection);
+
+    // From the handshake to the last answer.
+    [[nodiscard]] static runtime::Task<void> run(Shared self);
+
+    void reply(const wire::Command& command, Reply reply) override;
+    [[nodiscard]] const wire::Hello& hello() const override { return hello_; }
+    [[nodiscard]] const runtime::Address& peer() const override { return connection_->peer(); }
+    void disconnect() override;
+
+  private:
+    // A reply on its way, from reply() until its send completed. Made once and used again: there
+    // are at most 2 x depth, because a peer gets no more credits before it was sent the answer.
+    struct Answer : ListHook {
+        Reply reply;
+    };
+    static constexpr size_t answers_per_slab = 16;
+
+    [[nodiscard]] static runtime::Task<void> run_sender(Shared self);
+    [[nodiscard]] runtime::Task<Status> handshake();
+    [[nodiscard]] runtime::Task<Status> receive_hello(wire::HelloReply& reply);
+    [[nodiscard]] Status accept_hello(std::span<const std::byte, wire::header_bytes> bytes,
+                                      wire::HelloReply& reply);
+    [[nodiscard]] runtime::Task<Status> receive_commands();
+    [[nodiscard]] runtime::Task<Status> receive_payload(Incoming& incoming);
+    [[nodiscard]] runtime::Task<void> send_answers();
+    void gather();
+    void add_to_batch(const Reply& reply);
+    void release_sent();
+    [[nodiscard]] Answer& take_answer();
+    void report(const Error& error);
+
+    runtime::Reactor& reactor_;
+    Handler& handler_;
+    std::unique_ptr<runtime::Connection> connection_;
+    wire::Hello hello_;
+    Inbox inbox_;
+    std::unique_ptr<SendBatch> batch_;
+    std::vector<std::unique_ptr<Answer[]>> slabs_;
+    List<Answer> free_;
+    List<Answer> queued_;
+    List<Answer> sending_;
+    runtime::WaitQueue wake_sender_;
+    runtime::WaitQueue ended_;  // the sender, or the last command
+    uint32_t depth_ = 0;
+    uint32_t credits_used_ = 0;  // commands received whose answers were not handed to a send
+    uint32_t unanswered_ = 0;
+    uint8_t version_ = wire::version_max;
+    bool accepted_ = false;
+    bool sender_running_ = false;
+    bool closing_ = false;
+};
+
+}  // namespace pf::net

@@ -1,0 +1,48 @@
+#include "runtime/uring/reactor_thread.hpp"
+
+namespace pf::runtime {
+
+Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(size_t count,
+                                                          const UringOptions& options) {
+    std::unique_ptr<ReactorGroup> group(new ReactorGroup);
+    for (size_t i = 0; i < count; ++i) {
+        UringOptions own = options;
+        own.seed += i;
+        std::promise<Status> started;
+        auto outcome = started.get_future();
+        auto thread = std::make_unique<Thread>();
+        thread->thread =
+            std::thread(&ReactorGroup::run, std::ref(*thread), own, std::move(started));
+        const Status status = outcome.get();
+        if (!status) {
+            thread->thread.join();
+            return std::unexpected<Error>(status.error());
+        }
+        group->threads_.push_back(std::move(thread));
+    }
+    return group;
+}
+
+void ReactorGroup::run(Thread& thread, UringOptions options, std::promise<Status> started) {
+    auto made = UringReactor::create(options);
+    if (!made) {
+        started.set_value(std::unexpected<Error>(std::move(made).error()));
+        return;
+    }
+    thread.reactor = std::move(*made);
+    started.set_value({});
+    thread.reactor->run();
+    thread.stopped.set_value();
+    // The others must have stopped too before anything that they may point to goes away.
+    thread.may_end.get_future().wait();
+    thread.reactor.reset();
+}
+
+ReactorGroup::~ReactorGroup() {
+    for (auto& thread : threads_) thread->reactor->stop();
+    for (auto& thread : threads_) thread->stopped.get_future().wait();
+    for (auto& thread : threads_) thread->may_end.set_value();
+    for (auto& thread : threads_) thread->thread.join();
+}
+
+}  // namespace pf::runtime
