@@ -97,13 +97,16 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
     options.operations = static_cast<uint32_t>(rng.between(20, 120));
     options.max_blocks = static_cast<uint32_t>(rng.between(1, 24));
     options.fill = rng.below(4) == 0;
-    if (options.fill) options.max_generations = 8;
+    if (options.fill) {
+        options.shards = 2;
+        options.shard_blocks = static_cast<uint32_t>(rng.between(900, 1400));
+    }
     return options;
 }
 
-Task<std::string> workload_task(TrayModel& model, WorkloadOptions options, bool format,
-                                bool check_first, bool& begun) {
-    auto tray = co_await open_tray(format);
+Task<std::string> workload_task(Process& process, TrayModel& model, WorkloadOptions options,
+                                bool format, bool check_first, bool& begun) {
+    auto tray = co_await open_tray(process, format);
     if (!tray) co_return "mount: " + tray.error().text();
     if (check_first) {
         std::string wrong = co_await check_and_settle(**tray, model);
@@ -117,43 +120,52 @@ Task<std::string> workload_task(TrayModel& model, WorkloadOptions options, bool 
     co_return co_await check_and_settle(**tray, model);
 }
 
-// Runs operations and captures moments, each with a chance that gives about `wanted` of them.
+// Runs operations and captures moments, at most `per_kind` of each kind.
 RunResult run_workload(Machine& machine, TrayModel model, uint64_t seed, bool format,
-                       bool check_first, Tag first_tag, size_t wanted) {
+                       bool check_first, Tag first_tag, size_t per_kind) {
     RunResult result;
     Rng rng(seed ^ 0xc4a5);
     bool begun = false;
+    std::array<size_t, kinds> taken{};
+    size_t plain = 0;
     machine.disk().on_change([&](SimDisk& disk) {
         // Before the first operation there is nothing to lose, and the check settles the model.
-        if (model.shards.empty() || !begun) return;
+        if (!model.ready || !begun) return;
         CrashPoint point = disk.capture();
         if (point.writes.empty()) return;
         const KindSet kind = classify(point, model);
-        // Rare kinds are taken more often, so that each has its share.
-        const bool rare = kind[2] || kind[3] || kind[4] || kind[0];
-        if (result.moments.size() >= wanted || rng.below(rare ? 6 : 25) != 0) return;
+        // Each kind has its own quota, so that what comes late in a run is not crowded out.
+        bool wanted_kind = false, any = false;
+        for (size_t i = 0; i < kinds; ++i) {
+            any = any || kind[i];
+            wanted_kind = wanted_kind || (kind[i] && taken[i] < per_kind);
+        }
+        if (!any) wanted_kind = plain < per_kind;
+        if (!wanted_kind || rng.below(any ? 5 : 25) != 0) return;
+        for (size_t i = 0; i < kinds; ++i) taken[i] += kind[i] ? 1 : 0;
+        plain += any ? 0 : 1;
         result.moments.push_back({std::move(point), model, kind});
     });
-    machine.node().start();
+    machine.start();
     auto done = machine.sim().run_task(
-        machine.node(),
-        workload_task(model, workload_options(seed, first_tag), format, check_first, begun));
+        machine.node(), workload_task(machine.process(), model, workload_options(seed, first_tag),
+                                      format, check_first, begun));
     machine.disk().on_change({});
     machine.node().kill();
     result.wrong = done ? *done : "the run did not end";
     return result;
 }
 
-Task<std::string> check_task(TrayModel& model) {
-    auto tray = co_await open_tray(false);
+Task<std::string> check_task(Process& process, TrayModel& model) {
+    auto tray = co_await open_tray(process, false);
     if (!tray) co_return "mount: " + tray.error().text();
     co_return co_await check_and_settle(**tray, model);
 }
 
 std::string check_state(Machine& machine, const CrashState& state, TrayModel& model) {
     machine.disk().replace(state.medium);
-    machine.node().start();
-    auto done = machine.sim().run_task(machine.node(), check_task(model));
+    machine.start();
+    auto done = machine.sim().run_task(machine.node(), check_task(machine.process(), model));
     machine.node().kill();
     return done ? *done : "the check did not end";
 }
@@ -178,7 +190,7 @@ class Suite {
   private:
     std::string run_seed(uint64_t seed) {
         Machine machine(seed);
-        RunResult first = run_workload(machine, {}, seed, true, false, 2, 6);
+        RunResult first = run_workload(machine, {}, seed, true, false, 2, 2);
         if (!first.wrong.empty()) return "without a crash: " + first.wrong;
         Machine checker(seed + 1);
         for (size_t i = 0; i < first.moments.size(); ++i) {
@@ -221,7 +233,7 @@ class Suite {
         model.checkpointing = model.full = false;
         Machine machine(seed);
         machine.disk().replace(state.medium);
-        RunResult second = run_workload(machine, model, seed, false, true, Tag{1} << 40, 2);
+        RunResult second = run_workload(machine, model, seed, false, true, Tag{1} << 40, 1);
         if (!second.wrong.empty()) return "second run: " + second.wrong;
         for (const Moment& moment : second.moments) {
             std::string wrong = enumerate(checker, moment, seed + 7, false);

@@ -70,12 +70,12 @@ std::string settle_structure(tray::Tray& tray, TrayModel& model) {
             return fmt::format("shard {}: head {}, expected {}", shard_id,
                                state ? state->snap_seq : 0, shard.head);
         }
-        if (tray.last_position(shard_id).sequence < shard.last.sequence &&
-            model.in_flight.empty()) {
-            return fmt::format("shard {}: last sequence {}, expected {}", shard_id,
-                               tray.last_position(shard_id).sequence, shard.last.sequence);
+        const tray::Position last = tray.last_position(shard_id);
+        if (last < shard.last) {
+            return fmt::format("shard {}: last sequence {}, expected at least {}", shard_id,
+                               last.sequence, shard.last.sequence);
         }
-        shard.last = std::max(shard.last, tray.last_position(shard_id));
+        shard.next_sequence = last.sequence + 1;
     }
     return {};
 }
@@ -257,12 +257,18 @@ std::string check_space(const tray::Usage& usage, const TrayModel& model) {
 }  // namespace
 
 Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
+    // Deleted generations are collected in the background; until then a child still names its
+    // parent.
+    co_await runtime::sleep_for(20 * runtime::milliseconds);
     std::string wrong = settle_structure(tray, model);
     if (!wrong.empty()) co_return wrong;
 
     for (auto& [shard_id, shard] : model.shards) {
         std::vector<SnapSeq> order;
-        for (const auto& [snap_seq, generation] : shard.generations) order.push_back(snap_seq);
+        // A nameless generation (S1) only lends its blocks to its children; nobody can read it.
+        for (const auto& [snap_seq, generation] : shard.generations) {
+            if (!generation.nameless) order.push_back(snap_seq);
+        }
         for (const SnapSeq snap_seq : order) {
             wrong = co_await check_view(tray, model, shard_id, snap_seq);
             if (!wrong.empty())
@@ -272,10 +278,12 @@ Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
     model.in_flight.clear();
     wrong = check_requests(tray, model);
     if (!wrong.empty()) co_return wrong;
-    // Freed blocks are held until an idle tray has confirmed its tail (T3, T6), and deletion runs
-    // behind.
+    // Freed blocks are held until an idle tray has confirmed its tail (T3, T6), and what a deleted
+    // generation freed until a checkpoint no longer refers to it (T4).
     for (int wait = 0; wait < 20 && tray.usage().held_blocks != 0; ++wait) {
         co_await runtime::sleep_for(20 * runtime::milliseconds);
+        Status done = co_await tray.checkpoint();
+        if (!done) co_return "checkpoint: " + done.error().text();
     }
     co_return check_space(tray.usage(), model);
 }

@@ -13,7 +13,14 @@ inline const Uuid cluster_uuid = Uuid::from_random(1, 2);
 inline constexpr uint64_t machine_disk_bytes = uint64_t{6} << 20;
 inline constexpr uint64_t machine_log_bytes = uint64_t{64} << 10;
 
-inline runtime::Task<Result<std::unique_ptr<tray::Tray>>> open_tray(bool format) {
+// What lives as long as the simulated process: a tray has background work of its own, which ends
+// with the process.
+struct Process {
+    std::unique_ptr<tray::Tray> tray;
+};
+
+// Opens the tray of this process, formatting the disk first if asked to.
+inline runtime::Task<Result<tray::Tray*>> open_tray(Process& process, bool format) {
     auto& reactor = runtime::Reactor::current();
     runtime::DiskOptions disk_options;
     auto disk = co_await reactor.open_disk("disk", disk_options);
@@ -27,7 +34,10 @@ inline runtime::Task<Result<std::unique_ptr<tray::Tray>>> open_tray(bool format)
     }
     tray::MountOptions options;
     options.cluster = cluster_uuid;
-    co_return co_await tray::Tray::mount(std::move(*disk), options);
+    auto tray = co_await tray::Tray::mount(std::move(*disk), options);
+    if (!tray) co_return std::unexpected<Error>(std::move(tray).error());
+    process.tray = std::move(*tray);
+    co_return process.tray.get();
 }
 
 // One simulated machine with one disk, used again for every state.
@@ -42,6 +52,20 @@ class Machine {
     runtime::sim::SimNode& node() { return node_; }
     runtime::sim::SimDisk& disk() { return disk_; }
 
+    // A fresh process on the machine.
+    void start() {
+        node_.start([this](runtime::sim::SimReactor&) {
+            auto process = std::make_shared<Process>();
+            process_ = process.get();
+            return process;
+        });
+    }
+    void restart() {
+        node_.kill();
+        start();
+    }
+    Process& process() { return *process_; }
+
   private:
     static runtime::sim::DiskModel model() {
         runtime::sim::DiskModel model;
@@ -51,6 +75,7 @@ class Machine {
     runtime::sim::Simulation sim_;
     runtime::sim::SimNode& node_;
     runtime::sim::SimDisk& disk_;
+    Process* process_ = nullptr;
 };
 
 }  // namespace pf::test

@@ -74,6 +74,7 @@ void TrayModel::apply(const ModelOperation& operation) {
             for (uint32_t i = 0; i < operation.count; ++i) {
                 generation.set(operation.block + i, operation.tag_of(operation.block + i));
             }
+            shard.last = std::max(shard.last, operation.position);
             if (operation.request.session != 0) {
                 auto& requests = shard.sessions[operation.request.session];
                 requests.erase(requests.begin(),

@@ -50,6 +50,7 @@ struct ModelOperation {
     uint32_t count = 0;
     Tag first_tag = 0;  // data: block i holds first_tag + i
     tray::RequestName request;
+    tray::Position position;
 
     [[nodiscard]] Tag tag_of(uint32_t block_index) const;
 };
@@ -58,7 +59,8 @@ struct ModelShard {
     uint32_t blocks = 0;
     tray::SnapSeq head = 0;
     tray::SnapSeq next_snap_seq = 2;
-    tray::Position last;
+    tray::Position last;  // highest that was answered
+    uint64_t next_sequence = 1;
     std::map<tray::SnapSeq, ModelGeneration> generations;
     // Applied requests that the client has not yet taken note of, by session.
     std::map<uint64_t, std::map<uint64_t, bool>> sessions;
@@ -68,8 +70,9 @@ class TrayModel {
   public:
     std::map<tray::ShardId, ModelShard> shards;
     std::map<uint64_t, ModelOperation> in_flight;  // by an id of the caller's
+    bool ready = false;                            // the shards were made
     bool checkpointing = false;                    // an explicit checkpoint is running
-    bool full = false;                             // the last reservation was refused for space
+    bool full = false;  // one of the last operations was refused for space
 
     // What an operation does once it is answered.
     void apply(const ModelOperation& operation);

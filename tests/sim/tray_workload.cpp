@@ -22,6 +22,7 @@ Workload::Workload(tray::Tray& tray, TrayModel& model, WorkloadOptions options)
 
 Task<Status> Workload::run() {
     if (model_.shards.empty()) PF_CO_TRY(co_await make_shards());
+    model_.ready = true;
     running_.add(options_.workers);
     for (uint32_t i = 0; i < options_.workers; ++i) {
         const uint64_t session = (options_.seed << 8) + i + 1;
@@ -55,7 +56,6 @@ Task<Status> Workload::make_shards() {
         ModelShard shard;
         shard.blocks = options_.shard_blocks;
         shard.head = 1;
-        shard.last = {1, 0};
         shard.generations[1] = {};
         model_.shards[state.shard] = std::move(shard);
     }
@@ -65,9 +65,11 @@ Task<Status> Workload::make_shards() {
 Task<void> Workload::worker(uint64_t session) {
     while (left_ > 0 && status_) {
         --left_;
+        if (left_ < full_until_) model_.full = false;
         Status done = co_await step(session);
         if (!done && done.error().code == Errc::no_space) {
             ++refused_;
+            full_until_ = left_ >= 10 ? left_ - 10 : 0;
             model_.full = true;
         } else if (!done && status_) {
             status_ = std::move(done);
@@ -122,8 +124,10 @@ bool Workload::pick_range(ModelOperation& operation) {
         if (operation.write_kind != WriteKind::data && rng_.below(4) == 0) limit = blocks_per_chunk;
         const uint64_t shape = rng_.below(4);
         if (shape == 0) limit = 1;
-        operation.block = static_cast<uint32_t>(rng_.below(options_.shard_blocks));
-        const uint32_t room = blocks_per_chunk - operation.block % blocks_per_chunk;
+        const uint32_t blocks = model_.shards.at(operation.shard).blocks;
+        operation.block = static_cast<uint32_t>(rng_.below(blocks));
+        const uint32_t room = std::min(blocks_per_chunk - operation.block % blocks_per_chunk,
+                                       blocks - operation.block);
         operation.count = static_cast<uint32_t>(rng_.between(1, std::min<uint64_t>(limit, room)));
         if (!overlaps_in_flight(operation)) return true;
     }
@@ -136,9 +140,11 @@ uint64_t Workload::begin(const ModelOperation& operation) {
 }
 
 void Workload::end(uint64_t id, bool applied) {
-    const ModelOperation operation = model_.in_flight.at(id);
-    model_.in_flight.erase(id);
-    if (applied) model_.apply(operation);
+    // What failed stays in flight: nobody knows whether the tray has it.
+    if (applied) {
+        model_.apply(model_.in_flight.at(id));
+        model_.in_flight.erase(id);
+    }
     changed_.wake_all();
 }
 
@@ -159,7 +165,6 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
     auto reserved = tray_.reserve(shard_id, operation.snap_seq, operation.block, operation.count,
                                   operation.write_kind);
     if (!reserved) co_return std::unexpected<Error>(std::move(reserved).error());
-    model_.full = false;
     operation.request.session = session;
     operation.request.request = next_request_++;
     // A worker has one request in flight: everything older of its session was answered.
@@ -179,8 +184,8 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
     tray::WriteRequest request;
     request.shard = shard_id;
     request.snap_seq = operation.snap_seq;
-    shard.last.sequence += 1;
-    request.position = shard.last;
+    operation.position = {1, shard.next_sequence++};
+    request.position = operation.position;
     request.request = operation.request;
     request.kind = operation.write_kind;
     request.block = operation.block;

@@ -64,6 +64,7 @@ class Workload {
     uint64_t next_request_ = 1;
     uint32_t left_ = 0;
     uint64_t refused_ = 0;
+    uint32_t full_until_ = 0;  // operations left when a refusal is history
     Status status_;
     runtime::WaitGroup running_;
     runtime::WaitQueue changed_;
