@@ -30,14 +30,13 @@ class TrayRig {
           sim_({.seed = options.seed, .trace_contents = false}),
           node_(sim_.add_node("node")),
           disk_(node_.add_disk("disk", model(options))) {
-        node_.start();
+        start_process();
     }
-    ~TrayRig() { drop_tray(); }
 
     runtime::sim::Simulation& sim() { return sim_; }
     runtime::sim::SimNode& node() { return node_; }
     runtime::sim::SimDisk& disk() { return disk_; }
-    Tray& tray() { return *tray_; }
+    Tray& tray() { return **tray_; }
 
     template <class T>
     T run(runtime::Task<T> task) {
@@ -49,15 +48,14 @@ class TrayRig {
     Status format(bool force = false) { return run(do_format(force)); }
     Status mount() { return run(do_mount()); }
     void stop() {
-        EXPECT_TRUE(run(tray_->stop()));
-        drop_tray();
+        EXPECT_TRUE(run(tray().stop()));
+        node_.call([this] { tray_->reset(); });
     }
     // The process dies with what it had in flight; `power` also loses the volatile cache.
     void crash(bool power) {
         if (power) node_.power_loss();
         else node_.kill();
-        drop_tray();
-        node_.start();
+        start_process();
     }
     Status create_shard(ShardId id, uint32_t blocks, GenerationId parent = {}) {
         ShardState state;
@@ -65,7 +63,7 @@ class TrayRig {
         state.blocks = blocks;
         state.snap_seq = 1;
         state.epoch = 1;
-        return run(tray_->create_shard(state, parent));
+        return run(tray().create_shard(state, parent));
     }
     // Writes and commits; block i of the write is filled from `tag` + i.
     Status write(ShardId shard, SnapSeq snap_seq, uint32_t block, uint32_t count, uint32_t tag,
@@ -80,7 +78,7 @@ class TrayRig {
     void settle(runtime::Nanos time = 50 * runtime::milliseconds) { sim_.run_for(time); }
     // free + user + metadata + held == capacity, when nothing is in flight.
     void check_space() {
-        const Usage usage = tray_->usage();
+        const Usage usage = tray().usage();
         EXPECT_EQ(usage.free_blocks + usage.user_blocks + usage.metadata_blocks +
                       usage.held_blocks,
                   usage.capacity_blocks);
@@ -90,7 +88,7 @@ class TrayRig {
                                    uint32_t count, uint32_t tag, WriteKind kind,
                                    RequestName name, bool commit = true) {
         Result<Reservation> reservation =
-            tray_->reserve(shard, snap_seq, block, count, kind);
+            tray().reserve(shard, snap_seq, block, count, kind);
         if (!reservation) co_return std::unexpected<Error>(reservation.error());
         runtime::Buffer buffer;
         std::vector<uint32_t> crcs;
@@ -116,9 +114,9 @@ class TrayRig {
             request.data = {&memory, 1};
             request.crcs = crcs;
         }
-        Result<Ticket> ticket = co_await tray_->write(request, *reservation);
+        Result<Ticket> ticket = co_await tray().write(request, *reservation);
         if (!ticket) co_return std::unexpected<Error>(ticket.error());
-        if (commit) tray_->commit(*ticket);
+        if (commit) tray().commit(*ticket);
         else held_.push_back(*ticket);
         co_return Status{};
     }
@@ -143,7 +141,7 @@ class TrayRig {
         request.count = count;
         request.to = buffer.bytes();
         request.crcs = crcs;
-        const Status status = co_await tray_->read(request);
+        const Status status = co_await tray().read(request);
         if (!status) co_return std::unexpected<Error>(status.error());
         std::vector<uint32_t> tags;
         std::vector<std::byte> expected(block_bytes);
@@ -167,10 +165,13 @@ class TrayRig {
         model.volatile_cache = options.volatile_cache;
         return model;
     }
-    void drop_tray() {
-        if (tray_ == nullptr) return;
-        if (node_.running()) node_.call([this] { tray_.reset(); });
-        else tray_.reset();
+    // The tray belongs to the process and dies with it.
+    void start_process() {
+        node_.start([this](runtime::sim::SimReactor&) {
+            auto holder = std::make_shared<std::unique_ptr<Tray>>();
+            tray_ = holder.get();
+            return holder;
+        });
     }
     runtime::Task<Status> do_format(bool force) {
         runtime::DiskOptions disk_options;
@@ -192,7 +193,7 @@ class TrayRig {
         options.discard = options_.discard;
         auto mounted = co_await Tray::mount(std::move(*disk), options);
         if (!mounted) co_return std::unexpected<Error>(mounted.error());
-        tray_ = std::move(*mounted);
+        *tray_ = std::move(*mounted);
         co_return Status{};
     }
 
@@ -200,7 +201,7 @@ class TrayRig {
     runtime::sim::Simulation sim_;
     runtime::sim::SimNode& node_;
     runtime::sim::SimDisk& disk_;
-    std::unique_ptr<Tray> tray_;
+    std::unique_ptr<Tray>* tray_ = nullptr;
     uint64_t sequence_ = 0;
     std::vector<Ticket> held_;
 };
