@@ -290,11 +290,13 @@ Task<void> TcpSession::send_answers() {
         reactor_.timers().arm(deadline, reactor_.now() + send_timeout);
         const Status sent = co_await connection_->send(batch_->vectors(), batch_->vector_count());
         deadline.disarm();
-        release_sent();
+        release(sending_);
         if (deadline.expired())
             handler_.on_peer_error(peer(), {Errc::timed_out, "the peer took no answers for 30 s"});
         if (!sent) disconnect();
     }
+    // Commands that are not answered yet may wait for the very buffers that these answers hold.
+    release(queued_);
 }
 
 void TcpSession::gather() {
@@ -317,8 +319,8 @@ void TcpSession::add_to_batch(const Reply& reply) {
     batch_->add_data(reply.data.data() + reply.data_begin, reply.data_length);
 }
 
-void TcpSession::release_sent() {
-    while (Answer* answer = sending_.pop_front()) {
+void TcpSession::release(List<Answer>& answers) {
+    while (Answer* answer = answers.pop_front()) {
         {
             const Buffer data = std::move(answer->reply.data);
         }

@@ -52,7 +52,7 @@ class TcpSession final : public ServerChannel, public ListHook {
     [[nodiscard]] runtime::Task<void> send_answers();
     void gather();
     void add_to_batch(const Reply& reply);
-    void release_sent();
+    void release(List<Answer>& answers);
     [[nodiscard]] Answer& take_answer();
     void report(const Error& error);
 
