@@ -134,10 +134,14 @@ class Rig {
         auto peer = std::make_unique<Peer>();
         peer->session = of_session;
         peer->shard = shard_id;
-        const auto status = simulation.run_task(client, dial(*peer, open));
-        EXPECT_TRUE(status.has_value());
-        if (status && *status != Errc::ok) ADD_FAILURE() << "connect: " << describe(*status);
+        const Errc status = try_connect(*peer, open);
+        if (status != Errc::ok) ADD_FAILURE() << "connect: " << describe(status);
         return peer;
+    }
+    Errc try_connect(Peer& peer, bool open = true) {
+        const auto status = simulation.run_task(client, dial(peer, open));
+        EXPECT_TRUE(status.has_value()) << "connecting did not end";
+        return status.value_or(Errc::timed_out);
     }
     Errc call(Peer& peer, Call call) {
         const auto status = simulation.run_task(client, run_call(peer, std::move(call)));
