@@ -71,15 +71,17 @@ Status run(const Config& config) {
     options.slow_io = config.duration_ns("store.slow_io");
     options.tray_cache_bytes = config.size_bytes("store.tray_cache");
     options.discard = config.boolean("store.discard");
-    PF_TRY_ASSIGN(const std::unique_ptr<tools::StoreProcess> store,
+    PF_TRY_ASSIGN(std::unique_ptr<tools::StoreProcess> store,
                   tools::StoreProcess::start(*group, 0, dir, options));
-    PF_TRY_ASSIGN(const std::unique_ptr<tools::StoreHttp> pages,
-                  tools::StoreHttp::start(http, *store));
+    PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,
+                  tools::StoreHttp::start(http, insecure, *store));
     store->join();
     log_info("pfs serves on {}", store->address());
     tools::wait_for_stop();
     log_info("stopping");
     tools::limit_stop_time(20);
+    pages.reset();
+    store->stop();
     return {};
 }
 

@@ -88,16 +88,4 @@ void StoreProcess::stop() {
     PF_ASSERT(stopped);
 }
 
-MetricsPage StoreProcess::metrics() {
-    return group_.call(reactor_, [&] {
-        MetricsPage page;
-        store_->fill(page);
-        return page;
-    });
-}
-
-std::string StoreProcess::problem() {
-    return group_.call(reactor_, [&] { return store_->problem(); });
-}
-
 }  // namespace pf::tools

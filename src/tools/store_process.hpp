@@ -29,9 +29,14 @@ class StoreProcess {
     [[nodiscard]] std::string address();
     void stop();
 
-    // From any thread, for HTTP.
-    [[nodiscard]] MetricsPage metrics();
-    [[nodiscard]] std::string problem();
+    [[nodiscard]] runtime::Reactor& reactor() { return group_.reactor(reactor_); }
+    // To be used on that reactor only.
+    [[nodiscard]] const pfs::Store& store() const { return *store_; }
+    // From a thread that is no reactor: runs there and waits.
+    template <class Function>
+    auto on_reactor(Function function) {
+        return group_.call(reactor_, std::move(function));
+    }
 
   private:
     StoreProcess(runtime::ReactorGroup& group, size_t reactor) : group_(group), reactor_(reactor) {}
