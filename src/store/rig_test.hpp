@@ -234,7 +234,7 @@ class Rig {
     sim::SimNode& client;
     sim::SimDisk& disk;
     std::shared_ptr<Process> process;
-    std::vector<std::string> trays;
+    std::vector<TrayPlace> trays;
     std::string tray_uuid;
 
   private:
@@ -249,8 +249,8 @@ class Rig {
         options.cluster = Uuid::from_random(5, 6);
         options.trays = trays;
         options.listen = {"server", 49162};
-        options.save_trays = [this](const std::vector<std::string>& paths) {
-            trays = paths;
+        options.save_trays = [this](const std::vector<TrayPlace>& places) {
+            trays = places;
             return Status{};
         };
         Task<Result<std::unique_ptr<Store>>> starting = Store::start(reactor, options);

@@ -62,7 +62,7 @@ Status run(const Config& config) {
                   runtime::ReactorGroup::start(1, reactor));
 
     pfs::StoreOptions options;
-    options.trays = config.list("store.trays");
+    for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
     options.listen = listen;
     options.data_address = config.text("store.advertise");
     options.http_address = http.text();

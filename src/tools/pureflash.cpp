@@ -52,6 +52,40 @@ Status check(const ServeOptions& options) {
     return {};
 }
 
+// The conductor on its reactor, driven from main.
+class ConductorProcess {
+  public:
+    explicit ConductorProcess(runtime::ReactorGroup& group) : group_(group) {}
+    ConductorProcess(const ConductorProcess&) = delete;
+    ConductorProcess& operator=(const ConductorProcess&) = delete;
+    ~ConductorProcess() { stop(); }
+
+    Status start(const conductor::ConductorOptions& options) {
+        auto created = group_.call(control_reactor, [&] {
+            return conductor::Conductor::create(group_.reactor(control_reactor), options);
+        });
+        if (!created) return std::unexpected<Error>(created.error());
+        conductor_ = std::move(*created);
+        const Status started = group_.call(control_reactor, [&] { return conductor_->start(); });
+        return started;
+    }
+    Result<Uuid> cluster() {
+        const std::string text = group_.call(control_reactor, [&] {
+            return std::string(conductor_->core().cluster().record.uuid());
+        });
+        return Uuid::parse(text);
+    }
+    void stop() {
+        if (!conductor_) return;
+        group_.call(control_reactor, [&] { return conductor_->stop(); });
+        group_.call(control_reactor, [&] { conductor_.reset(); });
+    }
+
+  private:
+    runtime::ReactorGroup& group_;
+    std::unique_ptr<conductor::Conductor> conductor_;
+};
+
 // The trays that this start asks for and the folder does not know yet.
 Status add_trays(const ServeOptions& options, const tools::DataDir& dir, tools::StoreProcess& store,
                  bool has_trays) {
@@ -93,12 +127,13 @@ Status serve(const ServeOptions& options) {
                   runtime::ReactorGroup::start(2, reactors));
 
     conductor::ConductorOptions conductor_options;
-    conductor_options.database = dir.file("conductor.db");
+    conductor_options.data_dir = dir.file("conductor");
+    conductor_options.insecure_listen = options.insecure_listen;
     conductor_options.rpc = options.address(conductor_rpc_port_offset);
     conductor_options.http = options.address(conductor_http_port_offset);
-    PF_TRY_ASSIGN(const std::unique_ptr<conductor::Conductor> conductor,
-                  conductor::Conductor::start(*group, control_reactor, conductor_options));
-    PF_TRY_ASSIGN(const Uuid cluster, conductor->cluster());
+    ConductorProcess conductor(*group);
+    PF_TRY(conductor.start(conductor_options));
+    PF_TRY_ASSIGN(const Uuid cluster, conductor.cluster());
 
     PF_TRY_ASSIGN(const std::vector<std::string> known, dir.read_lines("trays"));
     PF_TRY_ASSIGN(
@@ -124,7 +159,7 @@ Status serve(const ServeOptions& options) {
     tools::limit_stop_time(stop_limit_seconds);
     pages.reset();
     store->stop();
-    conductor->stop();
+    conductor.stop();
     return {};
 }
 

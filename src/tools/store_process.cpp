@@ -9,6 +9,22 @@ using runtime::Task;
 namespace {
 constexpr const char* trays_file = "trays";
 
+// "UUID PATH"
+Result<pfs::TrayPlace> parse_place(const std::string& line) {
+    const size_t space = line.find(' ');
+    pfs::TrayPlace place;
+    if (space != std::string::npos) {
+        const Result<Uuid> id = Uuid::parse(line.substr(0, space));
+        place.path = line.substr(space + 1);
+        if (id && !place.path.empty()) {
+            place.id = *id;
+            return place;
+        }
+    }
+    return fail(Errc::corrupt,
+                "the list of trays has the line '" + line + "'; expected 'UUID PATH'");
+}
+
 Task<Status> stop_store(std::unique_ptr<pfs::Store>& store) {
     Task<void> stopping = store->stop();
     co_await stopping;
@@ -29,16 +45,20 @@ Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup&
                                         identity.cluster.text() + ", not " +
                                         options.cluster.text());
     }
-    for (const std::string& path : trays) {
-        if (std::ranges::find(options.trays, path) == options.trays.end()) {
-            options.trays.push_back(path);
-        }
+    for (const std::string& line : trays) {
+        PF_TRY_ASSIGN(pfs::TrayPlace place, parse_place(line));
+        std::erase_if(options.trays, [&](const auto& each) { return each.path == place.path; });
+        options.trays.push_back(std::move(place));
     }
     options.save_cluster = [&dir, id = identity.id](const Uuid& cluster) {
         return save_identity(dir, {id, cluster});
     };
-    options.save_trays = [&dir](const std::vector<std::string>& paths) {
-        return dir.write_lines(trays_file, paths);
+    options.save_trays = [&dir](const std::vector<pfs::TrayPlace>& places) {
+        std::vector<std::string> lines;
+        for (const pfs::TrayPlace& place : places) {
+            lines.push_back(place.id.text() + " " + place.path);
+        }
+        return dir.write_lines(trays_file, lines);
     };
     if (identity.cluster.is_zero() && !options.cluster.is_zero()) {
         PF_TRY(options.save_cluster(options.cluster));
