@@ -143,6 +143,10 @@ class Rig {
         EXPECT_TRUE(status.has_value()) << "connecting did not end";
         return status.value_or(Errc::timed_out);
     }
+    void disconnect(Peer& peer) {
+        EXPECT_TRUE(simulation.run_task(client, peer.channel->close()));
+        simulation.run_for(runtime::milliseconds);
+    }
     Errc call(Peer& peer, Call call) {
         const auto status = simulation.run_task(client, run_call(peer, std::move(call)));
         EXPECT_TRUE(status.has_value()) << "the call did not end";
@@ -233,15 +237,16 @@ class Rig {
     sim::SimNode& server;
     sim::SimNode& client;
     sim::SimDisk& disk;
-    std::shared_ptr<Process> process;
+    Process* process = nullptr;  // the node's; replaced when it is started again
     std::vector<TrayPlace> trays;
     std::string tray_uuid;
 
   private:
     std::shared_ptr<void> boot(sim::SimReactor& reactor) {
-        process = std::make_shared<Process>();
-        reactor.spawn(start_store(reactor, *process));
-        return process;
+        auto fresh = std::make_shared<Process>();
+        process = fresh.get();
+        reactor.spawn(start_store(reactor, *fresh));
+        return fresh;
     }
     Task<void> start_store(sim::SimReactor& reactor, Process& target) {
         StoreOptions options;

@@ -14,10 +14,9 @@ Task<void> Shard::open_session(net::ServerChannel& channel, net::Incoming incomi
     if (!refused) refused = check_writer(session, incoming.command);
     Errc status = refused.value_or(Errc::ok);
     if (status == Errc::ok) {
-        Task<Status> opening = tray_.open_session(state_.shard, session);
+        Task<Status> opening = register_session(session);
         const Status opened = co_await opening;
         status = opened ? Errc::ok : opened.error().code;
-        if (status == Errc::already_exists) status = Errc::ok;
         // The token may have been replaced while the session was made durable.
         if (status == Errc::ok) {
             status = check_writer(session, incoming.command).value_or(Errc::ok);
@@ -35,6 +34,24 @@ Task<void> Shard::open_session(net::ServerChannel& channel, net::Incoming incomi
     reply(channel, incoming, status, std::move(answer), 0);
     account(incoming, status);
     running_.done();
+}
+
+// Clients that died never close their session. When the shard's table is full, the oldest session
+// that nobody is connected with is fenced: should its client come back, its handle ends (R10), and
+// it never opens the session again.
+Task<Status> Shard::register_session(uint64_t session) {
+    Task<Status> opening = tray_.open_session(state_.shard, session);
+    Status opened = co_await opening;
+    if (opened || opened.error().code != Errc::resource_exhausted) co_return opened;
+    for (const uint64_t old : tray_.sessions(state_.shard)) {
+        if (sessions_.connected(old)) continue;
+        Task<Status> fencing = fence(old);
+        PF_CO_TRY(co_await fencing);
+        Task<Status> again = tray_.open_session(state_.shard, session);
+        opened = co_await again;
+        break;
+    }
+    co_return opened;
 }
 
 // The client has the answer of every request: nothing has to be remembered.

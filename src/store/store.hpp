@@ -100,6 +100,7 @@ class Store final : public net::Handler, public LinkOwner {
     // What a channel's `user` points to: the shard of its handshake, found once.
     struct Connection : ListHook {
         Shard* shard = nullptr;  // nullptr: none was named, or it was deleted
+        uint64_t session = 0;
     };
 
     Store(runtime::Reactor& reactor, StoreOptions options);
