@@ -314,7 +314,8 @@ Task<Result<std::unique_ptr<ClientChannel>>> ClientChannel::connect(runtime::Add
                        fmt::format("depth is {}, allowed is 1 to 1024", options.depth));
     runtime::Reactor& reactor = runtime::Reactor::current();
     const Nanos deadline = reactor.now() + options.connect_timeout;
-    auto connection = co_await reactor.connect(address, options.connect_timeout);
+    auto connecting = reactor.connect(address, options.connect_timeout);
+    auto connection = co_await connecting;
     if (!connection) co_return std::unexpected(at_address(std::move(connection.error()), address));
     auto client = std::make_shared<TcpClient>(reactor, std::move(*connection), options);
     Status greeted = co_await client->handshake(deadline);

@@ -33,7 +33,8 @@ struct ServerState {
 using SharedServer = std::shared_ptr<ServerState>;
 
 Task<void> serve(SharedServer server, TcpSession::Shared session) {
-    co_await TcpSession::run(std::move(session));
+    auto running = TcpSession::run(std::move(session));
+    co_await running;
     --server->connections;
     server->running.done();
 }

@@ -93,6 +93,9 @@ class Reactor {
     // Ends everything detached; called by implementations before their own parts go away.
     void destroy_detached();
     void set_buffers(std::unique_ptr<BufferPool> pool) { buffers_ = std::move(pool); }
+    // For the next process on the same simulated node: making an arena costs more than a crash
+    // state.
+    [[nodiscard]] std::unique_ptr<BufferPool> take_buffers() { return std::move(buffers_); }
 
     ReadyQueue ready_;
     ReadyQueue end_of_turn_;

@@ -57,6 +57,8 @@ struct DiskFaultRates {
     uint32_t bit_rot_ppm = 0;
     uint32_t slow_ppm = 0;
     Nanos slow_extra = 100 * milliseconds;
+
+    bool operator==(const DiskFaultRates&) const = default;
 };
 
 struct DiskModel {
@@ -68,7 +70,7 @@ struct DiskModel {
     Latency discard{20 * microseconds, 50 * microseconds};
     // The device writes the oldest cached writes back by itself beyond this.
     uint64_t cache_bytes = uint64_t{64} << 20;
-    DiskFaultRates faults{};
+    DiskFaultRates faults{};  // all zero: those of the simulation's FaultProfile
 };
 
 // One scripted fault: the `count` matching operations after the first `skip` matching ones.

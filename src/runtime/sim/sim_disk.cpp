@@ -1,42 +1,12 @@
+// Operations of the simulated disk: submission, completion, cache. Faults and crashes have their
+// own files.
 #include "runtime/sim/sim_disk.hpp"
 
-#include <algorithm>
 #include <cstring>
 
-#include "base/crc32c.hpp"
 #include "runtime/sim/simulation.hpp"
 
 namespace pf::runtime::sim {
-
-namespace {
-
-unsigned mask_of(DiskOp::Kind kind) {
-    return 1u << static_cast<unsigned>(kind);
-}
-
-bool applies_to(FaultKind fault, DiskOp::Kind kind) {
-    switch (fault) {
-        case FaultKind::lost_write:
-        case FaultKind::misdirected_write:
-            return kind == DiskOp::Kind::write;
-        case FaultKind::misdirected_read:
-        case FaultKind::bit_rot:
-            return kind == DiskOp::Kind::read;
-        default:
-            return true;
-    }
-}
-
-bool touches(const DiskFault& fault, const DiskOp& op) {
-    if ((fault.operations & mask_of(op.kind)) == 0 || !applies_to(fault.kind, op.kind)) {
-        return false;
-    }
-    if (op.kind == DiskOp::Kind::flush) return true;
-    return op.offset + op.length > fault.offset &&
-           (op.offset < fault.offset || op.offset - fault.offset < fault.length);
-}
-
-}  // namespace
 
 SimDisk::SimDisk(Simulation& simulation, uint32_t id, std::string name, DiskModel model)
     : simulation_(simulation),
@@ -111,78 +81,6 @@ std::shared_ptr<const WriteData> SimDisk::take_data(const DiskOp& op) const {
     }
     PF_ASSERT(data->pages.size() * block_bytes == op.length);
     return data;
-}
-
-void SimDisk::choose_fault(const DiskOp& op, InFlight& slot, Nanos& latency) {
-    for (DiskFault& fault : scripted_) {
-        if (fault.count == 0 || !touches(fault, op)) continue;
-        if (fault.skip > 0) {
-            --fault.skip;
-            continue;
-        }
-        if (fault.count != DiskFault::forever) --fault.count;
-        if (fault.kind == FaultKind::slow) {
-            latency += fault.slow_extra;
-        } else if (fault.kind == FaultKind::error) {
-            slot.error = fault.error;
-        } else {
-            slot.faulty = true;
-            slot.fault = fault.kind;
-            slot.other_offset = fault.other_offset;
-        }
-        report(fault.kind, op.kind, op.offset, op.length, fault.other_offset);
-        return;
-    }
-    choose_random_fault(op, slot, latency);
-}
-
-void SimDisk::choose_random_fault(const DiskOp& op, InFlight& slot, Nanos& latency) {
-    Rng& rng = simulation_.rng();
-    const DiskFaultRates& rates = model_.faults;
-    const auto hit = [&](uint32_t ppm) { return ppm != 0 && rng.chance_ppm(ppm); };
-    const auto elsewhere = [&] {
-        const uint64_t places = (current_.size_bytes() - op.length) / block_bytes + 1;
-        return rng.below(places) * block_bytes;
-    };
-    const auto use = [&](FaultKind kind, uint64_t other) {
-        slot.faulty = true;
-        slot.fault = kind;
-        slot.other_offset = other;
-        report(kind, op.kind, op.offset, op.length, other);
-    };
-    const uint32_t error_ppm[] = {rates.read_error_ppm, rates.write_error_ppm,
-                                  rates.flush_error_ppm, rates.discard_error_ppm};
-    if (hit(rates.slow_ppm)) {
-        latency += rates.slow_extra;
-        report(FaultKind::slow, op.kind, op.offset, op.length);
-    }
-    if (hit(error_ppm[static_cast<size_t>(op.kind)])) {
-        slot.error = EIO;
-        report(FaultKind::error, op.kind, op.offset, op.length);
-    } else if (op.kind == DiskOp::Kind::write) {
-        if (hit(rates.lost_write_ppm)) {
-            use(FaultKind::lost_write, 0);
-        } else if (hit(rates.misdirected_write_ppm)) {
-            use(FaultKind::misdirected_write, elsewhere());
-        }
-    } else if (op.kind == DiskOp::Kind::read) {
-        if (hit(rates.bit_rot_ppm)) {
-            use(FaultKind::bit_rot, 0);
-        } else if (hit(rates.misdirected_read_ppm)) {
-            use(FaultKind::misdirected_read, elsewhere());
-        }
-    }
-}
-
-void SimDisk::report(FaultKind kind, DiskOp::Kind operation, uint64_t offset, uint64_t length,
-                     uint64_t other_offset) {
-    ++injected_[static_cast<size_t>(kind)];
-    if (fault_hook_) fault_hook_({kind, operation, offset, length, other_offset});
-}
-
-void SimDisk::clear_faults() {
-    scripted_.clear();
-    model_.faults = {};
 }
 
 uint32_t SimDisk::take_slot() {
@@ -325,104 +223,6 @@ void SimDisk::complete_flush(InFlight& slot) {
     unflushed_.swap(kept);
 }
 
-void SimDisk::flip_bit(uint64_t offset, unsigned bit) {
-    current_.flip_bit(offset, bit);
-    durable_.flip_bit(offset, bit);
-    // A cached copy of the page rots too, else the next flush would heal it.
-    for (UnflushedWrite& write : unflushed_) {
-        const WriteData& data = *write.data;
-        if (data.pages.empty() || offset < data.offset || offset - data.offset >= data.length) {
-            continue;
-        }
-        auto rotten = std::make_shared<WriteData>(data);
-        Page& page = rotten->pages[(offset - data.offset) / block_bytes].own();
-        page.hashed = false;
-        page.bytes[offset % block_bytes] ^= std::byte{1} << bit;
-        write.data = std::move(rotten);
-    }
-}
-
-// ---- Crashes
-
-std::vector<const SimDisk::InFlight*> SimDisk::writes_in_flight() const {
-    std::vector<const InFlight*> writes;
-    for (const InFlight& slot : slots_) {
-        if (slot.used && slot.data) writes.push_back(&slot);
-    }
-    std::sort(writes.begin(), writes.end(),
-              [](const InFlight* a, const InFlight* b) { return a->sequence < b->sequence; });
-    return writes;
-}
-
-CrashPoint SimDisk::capture() const {
-    CrashPoint point{durable_, {unflushed_.begin(), unflushed_.end()}};
-    for (const InFlight* slot : writes_in_flight()) {
-        if (slot->faulty && slot->fault == FaultKind::lost_write) continue;
-        point.writes.push_back({slot->data, false, slot->sequence, false});
-    }
-    return point;
-}
-
-void SimDisk::forget(const SimReactor& reactor) {
-    Rng& rng = simulation_.rng();
-    std::vector<std::shared_ptr<const WriteData>> reached;
-    for (const InFlight* slot : writes_in_flight()) {
-        if (slot->reactor == &reactor && slot->error == 0 && !slot->faulty && rng.below(2) == 0) {
-            reached.push_back(slot->data);
-        }
-    }
-    for (InFlight& slot : slots_) {
-        if (slot.used && slot.reactor == &reactor) free_slot(slot);
-    }
-    for (auto& data : reached) cache_write(std::move(data));
-}
-
-void SimDisk::persist_by_chance(const UnflushedWrite& write) {
-    Rng& rng = simulation_.rng();
-    const WriteData& data = *write.data;
-    const uint64_t choice = rng.below(4);
-    if (choice == 0) {
-        report(FaultKind::dropped, DiskOp::Kind::write, data.offset, data.length);
-    } else if (choice < 3) {
-        durable_.apply(data);
-    } else {
-        // Half of the torn writes end somewhere, the others have holes.
-        const uint64_t end = rng.below(data.sectors() + 1);
-        const bool holes = rng.below(2) == 0;
-        for (uint64_t sector = 0; sector < data.sectors(); ++sector) {
-            if (holes ? rng.below(2) == 0 : sector < end) durable_.apply_sector(data, sector);
-        }
-        report(FaultKind::torn, DiskOp::Kind::write, data.offset, data.length);
-    }
-}
-
-void SimDisk::lose_power() {
-    CrashPoint point = capture();
-    // Writes in flight have no order among themselves.
-    const auto completed = static_cast<size_t>(
-        std::count_if(point.writes.begin(), point.writes.end(),
-                      [](const UnflushedWrite& write) { return write.completed; }));
-    for (size_t i = point.writes.size(); i > completed + 1; --i) {
-        const size_t j = completed + simulation_.rng().below(i - completed);
-        std::swap(point.writes[i - 1], point.writes[j]);
-    }
-    for (const UnflushedWrite& write : point.writes) persist_by_chance(write);
-    for (InFlight& slot : slots_) {
-        if (slot.used) free_slot(slot);
-    }
-    unflushed_.clear();
-    unflushed_bytes_ = 0;
-    current_ = durable_;
-}
-
-void SimDisk::replace(Medium medium) {
-    PF_ASSERT(!open_ && in_flight_count_ == 0);
-    current_ = medium;
-    durable_ = std::move(medium);
-    unflushed_.clear();
-    unflushed_bytes_ = 0;
-}
-
 void SimDisk::changed() {
     if (change_hook_) change_hook_(*this);
 }
@@ -435,13 +235,12 @@ SimDiskHandle::SimDiskHandle(SimDisk& disk, SimReactor& reactor, const DiskOptio
       volatile_cache_(options.cache == DiskOptions::Cache::detect
                           ? disk.model_.volatile_cache
                           : options.cache == DiskOptions::Cache::is_volatile),
-      exclusive_(options.exclusive),
       read_only_(options.read_only) {
-    if (exclusive_) disk_.open_ = true;
+    if (options.exclusive) disk_.holder_ = this;
 }
 
 SimDiskHandle::~SimDiskHandle() {
-    if (exclusive_) disk_.open_ = false;
+    if (disk_.holder_ == this) disk_.holder_ = nullptr;
 }
 
 void SimDiskHandle::submit(DiskOp& op) {

@@ -26,6 +26,7 @@
 
 namespace pf::runtime::sim {
 
+class SimDiskHandle;
 class SimNode;
 class SimReactor;
 class Simulation;
@@ -134,7 +135,7 @@ class SimDisk final : public EventSink {
     uint32_t id_;
     std::string name_;
     DiskModel model_;
-    bool open_ = false;
+    const SimDiskHandle* holder_ = nullptr;  // who opened it exclusively
 
     Medium current_;
     Medium durable_;
@@ -168,7 +169,6 @@ class SimDiskHandle final : public Disk {
     SimDisk& disk_;
     SimReactor& reactor_;
     bool volatile_cache_;
-    bool exclusive_;
     bool read_only_;
 };
 

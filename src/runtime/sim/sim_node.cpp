@@ -31,8 +31,10 @@ void SimNode::start(ProcessFactory factory) {
     powered_ = true;
     ++incarnation_;
     simulation_.trace(TraceKind::start, id_, incarnation_, 0);
-    reactor_ = std::make_unique<SimReactor>(*this, simulation_.rng().next(),
-                                            simulation_.options().buffer_bytes);
+    auto buffers = std::move(spare_buffers_);
+    if (!buffers) buffers = std::make_unique<BufferPool>(simulation_.options().buffer_bytes);
+    reactor_ = std::make_unique<SimReactor>(*this, simulation_.rng().next(), std::move(buffers));
+    simulation_.network().unstall();
     if (factory_) reactor_->inside([&] { process_ = factory_(*reactor_); });
     wake_for_work();
 }
@@ -73,7 +75,11 @@ void SimNode::end_process(bool power_lost) {
     // Frames refer to the process object, so it goes after them; what it still spawns goes last.
     reactor_->inside([&] { process_.reset(); });
     reactor_->end();
+    auto buffers = reactor_->take_buffers();
     reactor_.reset();
+    // Only if the process gave everything back; a buffer that a test holds keeps it from reuse.
+    const bool whole = buffers->free_bytes() == buffers->arena().size();
+    if (whole) spare_buffers_ = std::move(buffers);
     paused_ = false;
     pending_ = Pending::nothing;
     turn_time_ = stale_clock_ = never;
@@ -93,6 +99,11 @@ void SimNode::resume() {
     paused_ = false;
     stale_clock_ = paused_at_;
     wake_at(simulation_.now());
+}
+
+void SimNode::call(const std::function<void()>& function) {
+    reactor().inside(function);
+    wake_for_work();
 }
 
 int SimNode::count_operation() {

@@ -61,6 +61,10 @@ class SimNode final : public EventSink {
         return *reactor_;
     }
 
+    // Runs `function` as code of this node (Reactor::current() is set), for tests and actions that
+    // touch what belongs to it: waking a queue, shutting a listener down.
+    void call(const std::function<void()>& function);
+
     // Disk and network operations, for sweeps that fail each in turn.
     void fail_operation(uint64_t n, int error) { planned_failures_[n] = error; }
     [[nodiscard]] uint64_t operations_so_far() const { return operations_; }
@@ -85,6 +89,7 @@ class SimNode final : public EventSink {
 
     ProcessFactory factory_;
     std::unique_ptr<SimReactor> reactor_;
+    std::unique_ptr<BufferPool> spare_buffers_;  // of the last process
     std::shared_ptr<void> process_;
     uint32_t incarnation_ = 0;
     bool powered_ = false;

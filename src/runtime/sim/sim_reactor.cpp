@@ -4,9 +4,9 @@
 
 namespace pf::runtime::sim {
 
-SimReactor::SimReactor(SimNode& node, uint64_t seed, size_t buffer_bytes)
+SimReactor::SimReactor(SimNode& node, uint64_t seed, std::unique_ptr<BufferPool> buffers)
     : Reactor(seed), node_(node) {
-    set_buffers(std::make_unique<BufferPool>(buffer_bytes));
+    set_buffers(std::move(buffers));
 }
 
 SimReactor::~SimReactor() {
@@ -26,11 +26,11 @@ Task<Result<std::unique_ptr<Disk>>> SimReactor::open_disk(std::string path, Disk
     if (disk == nullptr && options.create_bytes > 0) {
         DiskModel model;
         model.size_bytes = round_up(options.create_bytes, block_bytes);
-        model.faults = node_.simulation().options().faults.disk;
         disk = &node_.add_disk(path, model);
     }
     if (disk == nullptr) co_return fail(Errc::not_found, "there is no simulated disk " + path);
-    if (options.exclusive && disk->open_) co_return fail(Errc::busy, path + " is already open");
+    if (options.exclusive && disk->holder_ != nullptr)
+        co_return fail(Errc::busy, path + " is already open");
     std::unique_ptr<Disk> handle = std::make_unique<SimDiskHandle>(*disk, *this, options);
     co_return handle;
 }

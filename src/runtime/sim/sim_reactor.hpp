@@ -12,7 +12,7 @@ class SimNode;
 
 class SimReactor final : public Reactor {
   public:
-    SimReactor(SimNode& node, uint64_t seed, size_t buffer_bytes);
+    SimReactor(SimNode& node, uint64_t seed, std::unique_ptr<BufferPool> buffers);
     ~SimReactor() override;
 
     [[nodiscard]] SimNode& node() { return node_; }

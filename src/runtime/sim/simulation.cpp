@@ -23,8 +23,16 @@ SimNode* Simulation::find_node(std::string_view name) {
 
 SimDisk& Simulation::make_disk(std::string name, const DiskModel& model) {
     const auto id = static_cast<uint32_t>(disks_.size());
-    disks_.push_back(std::make_unique<SimDisk>(*this, id, std::move(name), model));
+    DiskModel used = model;
+    if (used.faults == DiskFaultRates{}) used.faults = options_.faults.disk;
+    disks_.push_back(std::make_unique<SimDisk>(*this, id, std::move(name), used));
     return *disks_.back();
+}
+
+void Simulation::set_faults(const FaultProfile& faults) {
+    options_.faults = faults;
+    network_.model() = faults.network;
+    for (const auto& disk : disks_) disk->model().faults = faults.disk;
 }
 
 // Code outside a turn (a test, an action) may have spawned tasks or armed timers on any node.

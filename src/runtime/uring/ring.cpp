@@ -173,7 +173,8 @@ int Ring::enter_kernel(uint32_t wait_for, uint32_t flags, const void* arg, size_
     if (entered < 0 && entered != -ETIME && entered != -EINTR && entered != -EAGAIN &&
         entered != -EBUSY) {
         std::fprintf(stderr, "io_uring_enter: %s\n", std::strerror(-entered));
-        PF_ASSERT(!"io_uring_enter failed");
+        const bool io_uring_enter_works = false;
+        PF_ASSERT(io_uring_enter_works);
     }
     return entered;
 }

@@ -1,0 +1,59 @@
+// What a shard remembers of its sessions while the store runs: the watermark below which requests
+// are refused (their answers were received; a late copy from an old connection must not run, R8),
+// fencing, and what is in flight. What must survive a restart is in the tray.
+//
+// After a restart watermarks start at zero: the copies they keep out died with their connections.
+// Thread rule: one reactor. Bounded: tray::Tray::max_sessions_per_shard plus `max_fenced`.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace pf::pfs {
+
+struct Session {
+    uint64_t id = 0;
+    uint64_t lowest_outstanding = 0;
+    uint32_t in_flight = 0;
+    bool fenced = false;
+};
+
+class Sessions {
+  public:
+    static constexpr size_t max_fenced = 256;
+
+    [[nodiscard]] Session* find(uint64_t id) {
+        for (Session& session : sessions_) {
+            if (session.id == id) return &session;
+        }
+        return nullptr;
+    }
+    Session& add(uint64_t id) { return sessions_.emplace_back(Session{id, 0, 0, false}); }
+    void remove(uint64_t id) {
+        remove_if([id](const Session& session) { return session.id == id; });
+    }
+    template <class Predicate>
+    void remove_if(Predicate predicate) {
+        std::erase_if(sessions_, predicate);
+    }
+    [[nodiscard]] bool fenced(uint64_t id) const {
+        for (const uint64_t known : fenced_) {
+            if (known == id) return true;
+        }
+        return false;
+    }
+    // Refuses the session for as long as the store runs, or 256 other sessions were fenced. The
+    // tray forgets it too, so that after a restart it is an unknown one.
+    void fence(uint64_t id) {
+        if (Session* session = find(id)) session->fenced = true;
+        if (fenced(id)) return;
+        if (fenced_.size() == max_fenced) fenced_.erase(fenced_.begin());
+        fenced_.push_back(id);
+    }
+
+  private:
+    std::vector<Session> sessions_;  // few: searched in line
+    std::vector<uint64_t> fenced_;
+};
+
+}  // namespace pf::pfs

@@ -1,0 +1,108 @@
+// Sessions and aborts of a shard (R8, R10).
+#include "store/shard.hpp"
+
+namespace pf::pfs {
+
+using runtime::Task;
+
+// Durable on the answer: from then on the session's requests have names that survive a restart.
+Task<void> Shard::open_session(net::ServerChannel& channel, net::Incoming incoming) {
+    running_.add();
+    const uint64_t session = channel.hello().session;
+    net::Reply answer;
+    Answer refused = check_state(incoming.command);
+    if (!refused) refused = check_writer(session, incoming.command);
+    Errc status = refused.value_or(Errc::ok);
+    if (status == Errc::ok) {
+        Task<Status> opening = tray_.open_session(state_.shard, session);
+        const Status opened = co_await opening;
+        status = opened ? Errc::ok : opened.error().code;
+        if (status == Errc::already_exists) status = Errc::ok;
+        // The token may have been replaced while the session was made durable.
+        if (status == Errc::ok) {
+            status = check_writer(session, incoming.command).value_or(Errc::ok);
+        }
+    }
+    if (status == Errc::ok) {
+        wire::SessionReply opened;
+        opened.blocks = state_.blocks;
+        opened.epoch = state_.epoch;
+        opened.snap_seq = state_.snap_seq;
+        answer.data = co_await context_.reactor.buffers().allocate(sizeof(opened));
+        pf::store(answer.data.bytes(), opened);
+        answer.data_length = sizeof(opened);
+    }
+    reply(channel, incoming, status, std::move(answer), 0);
+    account(incoming, status);
+    running_.done();
+}
+
+// The client has the answer of every request: nothing has to be remembered.
+Task<void> Shard::close_session(net::ServerChannel& channel, net::Incoming incoming) {
+    running_.add();
+    const uint64_t session = channel.hello().session;
+    Errc status = check_state(incoming.command).value_or(Errc::ok);
+    const Session* known = sessions_.find(session);
+    if (status == Errc::ok && known != nullptr && known->in_flight > 0) status = Errc::busy;
+    if (status == Errc::ok) {
+        sessions_.remove(session);
+        Task<Status> closing = tray_.close_session(state_.shard, session);
+        const Status closed = co_await closing;
+        status = closed ? Errc::ok : closed.error().code;
+        if (status == Errc::unknown_session) status = Errc::ok;
+    }
+    reply(channel, incoming, status, {}, 0);
+    account(incoming, status);
+    running_.done();
+}
+
+// R10: answers ok if the request was applied, never_applied if it never will be, and fenced if its
+// session was ended, which leaves nothing to come either. The abort stands
+// in the in-flight table under the name of the request, so that a late copy of it waits and then
+// finds it voided.
+Task<void> Shard::abort(net::ServerChannel& channel, net::Incoming incoming) {
+    running_.add();
+    const uint64_t session = channel.hello().session;
+    const wire::Command& command = incoming.command;
+    Answer answer = check_state(command);
+    // An older epoch or a replaced token is no reason to leave the client in doubt.
+    if (answer == Errc::stale_epoch) answer.reset();
+    if (!answer && (session == 0 || command.request_id == 0)) answer = Errc::invalid_argument;
+    while (!answer) {
+        InFlight::Entry* running = in_flight_.find(session, command.request_id);
+        if (running == nullptr) break;
+        co_await in_flight_.wait(*running);
+    }
+    if (!answer) {
+        InFlight::Entry self(session, command.request_id);
+        in_flight_.add(self);
+        Task<Errc> voiding = void_request(session, command);
+        answer = co_await voiding;
+        in_flight_.remove(self);
+    }
+    reply(channel, incoming, *answer, {}, 0);
+    account(incoming, *answer);
+    running_.done();
+}
+
+Task<Errc> Shard::void_request(uint64_t session, const wire::Command& command) {
+    const tray::RequestName name = request_name(session, command);
+    const tray::RequestState known = tray_.request_state(state_.shard, name);
+    if (known == tray::RequestState::applied) co_return Errc::ok;
+    if (known == tray::RequestState::voided) co_return Errc::never_applied;
+    // Decided too: whether it was applied or not, no more of it will be.
+    if (sessions_.fenced(session)) co_return Errc::fenced;
+    if (known == tray::RequestState::unknown_session) {
+        // The session's own opening may still be on its way, and the request behind it.
+        Task<Status> opening = tray_.open_session(state_.shard, session);
+        const Status opened = co_await opening;
+        if (!opened) co_return opened.error().code;
+    }
+    Task<Status> voiding = tray_.void_request(state_.shard, name);
+    const Status voided = co_await voiding;
+    if (!voided) co_return voided.error().code;
+    ++context_.stats.voided_requests;
+    co_return Errc::never_applied;
+}
+
+}  // namespace pf::pfs

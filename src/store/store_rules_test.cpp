@@ -1,0 +1,398 @@
+// The rules of RULES.md that the store keeps, each against the sequence of events that breaks a
+// promise without it.
+#include "store/rig_test.hpp"
+
+namespace pf::pfs {
+namespace {
+
+using wire::Opcode;
+
+// --- R8: requests have names ---
+
+TEST(StoreRules, rule_r8_resend_of_an_applied_write_is_answered_not_run) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    Call first;
+    first.offset = 0;
+    first.length = block_bytes;
+    first.request = 1;
+    first.data = filled(block_bytes, 0xaa);
+    ASSERT_EQ(rig.call(*peer, first), Errc::ok);
+    Call second = first;
+    second.request = 2;
+    second.lowest = 1;  // the answer to the first was lost
+    second.data = filled(block_bytes, 0xbb);
+    ASSERT_EQ(rig.call(*peer, second), Errc::ok);
+    first.flags = wire::flag_resent;
+    EXPECT_EQ(rig.call(*peer, first), Errc::ok);
+    EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 0xbb));
+
+    // On another connection, and across a restart of the store.
+    auto again = rig.connect();
+    EXPECT_EQ(rig.call(*again, first), Errc::ok);
+    rig.restart();
+    auto later = rig.connect();
+    EXPECT_EQ(rig.call(*later, first), Errc::ok);
+    EXPECT_EQ(rig.bytes(*later, 0, block_bytes), filled(block_bytes, 0xbb));
+}
+
+TEST(StoreRules, rule_r8_compare_and_write_is_not_run_twice) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    Call swap;
+    swap.opcode = Opcode::compare_and_write;
+    swap.length = sector_bytes;
+    swap.request = 5;
+    swap.data = filled(sector_bytes, 0);
+    const Data fresh = filled(sector_bytes, 1);
+    swap.data.insert(swap.data.end(), fresh.begin(), fresh.end());
+    ASSERT_EQ(rig.call(*peer, swap), Errc::ok);
+    rig.restart();
+    peer = rig.connect();
+    // Run again, it would find its own bytes and say miscompare.
+    EXPECT_EQ(rig.call(*peer, swap), Errc::ok);
+}
+
+Task<void> send_into(Peer& peer, Call call, Errc& status) {
+    Task<Errc> running = run_call(peer, std::move(call));
+    status = co_await running;
+}
+
+TEST(StoreRules, rule_r8_two_copies_in_flight_run_once) {
+    Rig rig;
+    rig.create();
+    auto one = rig.connect();
+    auto two = rig.connect();
+    Call call;
+    call.length = block_bytes;
+    call.request = 1;
+    call.data = filled(block_bytes, 0x11);
+    Errc first = Errc::timed_out;
+    Errc second = Errc::timed_out;
+    const uint64_t before = rig.store().find_shard(Rig::shard_id)->tray().counters().writes;
+    rig.client.reactor().spawn(send_into(*one, call, first));
+    rig.client.reactor().spawn(send_into(*two, call, second));
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(first, Errc::ok);
+    EXPECT_EQ(second, Errc::ok);
+    EXPECT_EQ(rig.store().find_shard(Rig::shard_id)->tray().counters().writes, before + 1);
+}
+
+TEST(StoreRules, rule_r8_unknown_and_fenced_sessions_are_refused) {
+    Rig rig;
+    rig.create();
+    auto stranger = rig.connect(77, false);
+    EXPECT_EQ(rig.write(*stranger, 0, filled(block_bytes, 1)), Errc::unknown_session);
+    auto peer = rig.connect();
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 1)), Errc::ok);
+    ASSERT_TRUE(rig.on_server(rig.store().fence_session(Rig::shard_id, Rig::session)));
+    EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 2)), Errc::fenced);
+    EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 1));
+}
+
+TEST(StoreRules, rule_r8_a_late_copy_below_the_watermark_is_refused) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 1), 1), Errc::ok);
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 2), 5), Errc::ok);  // lowest is 5 now
+    EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 1), 1), Errc::cancelled);
+    EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 2));
+}
+
+// --- R9: a numbered write cannot fail ---
+
+TEST(StoreRules, rule_r9_refusals_take_no_number) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 1)), Errc::ok);
+    const uint64_t committed = peer->last.committed;
+    const uint64_t size = uint64_t{Rig::shard_blocks} * block_bytes;
+    EXPECT_EQ(rig.write(*peer, size, filled(block_bytes, 1)), Errc::out_of_range);
+    EXPECT_EQ(rig.write(*peer, size - sector_bytes, filled(block_bytes, 1)), Errc::invalid_argument)
+        << "crosses a chunk";
+    peer->epoch = 9;
+    EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 1)), Errc::stale_epoch);
+    peer->epoch = 1;
+    peer->token = 6;
+    EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 1)), Errc::fenced);
+    peer->token = 7;
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 2)), Errc::ok);
+    EXPECT_EQ(peer->last.committed, committed + 1);
+}
+
+TEST(StoreRules, rule_r9_full_tray_refuses_before_numbering) {
+    Rig rig(1, uint64_t{32} << 20);
+    rig.create();
+    ASSERT_TRUE(rig.on_server(rig.apply(1, 7, 1u << 20)));
+    auto peer = rig.connect();
+    constexpr uint32_t piece = 256u << 10;
+    uint64_t written = 0;
+    Errc status = Errc::ok;
+    uint64_t committed = 0;
+    while (written < uint64_t{64} << 20) {
+        status = rig.write(*peer, written, filled(piece, static_cast<uint8_t>(written / piece)));
+        if (status != Errc::ok) break;
+        committed = peer->last.committed;
+        written += piece;
+    }
+    ASSERT_EQ(status, Errc::no_space);
+    EXPECT_EQ(peer->last.committed, committed);
+    for (uint64_t at = 0; at < written; at += piece) {
+        EXPECT_EQ(rig.bytes(*peer, at, piece), filled(piece, static_cast<uint8_t>(at / piece)));
+    }
+    // Deleting works, and gives room.
+    for (uint64_t at = 0; at < written; at += piece) {
+        ASSERT_EQ(rig.zero(*peer, Opcode::discard, at, piece), Errc::ok);
+    }
+    rig.simulation.run_for(5 * runtime::seconds);
+    EXPECT_EQ(rig.write(*peer, 0, filled(piece, 9)), Errc::ok);
+}
+
+TEST(StoreRules, rule_r11_a_new_writer_token_fences_without_the_conductor) {
+    Rig rig;
+    rig.create();
+    auto old_writer = rig.connect();
+    ASSERT_EQ(rig.write(*old_writer, 0, filled(block_bytes, 1)), Errc::ok);
+    ASSERT_TRUE(rig.on_server(rig.apply(1, 8)));
+    EXPECT_EQ(rig.write(*old_writer, 0, filled(block_bytes, 2)), Errc::fenced);
+    rig.restart();
+    auto still_old = rig.connect(Rig::session, false);
+    EXPECT_EQ(rig.write(*still_old, 0, filled(block_bytes, 2)), Errc::fenced);
+    EXPECT_EQ(rig.bytes(*still_old, 0, block_bytes), filled(block_bytes, 1));
+}
+
+// --- R10: no ghost writes ---
+
+TEST(StoreRules, rule_r10_an_aborted_write_never_comes_back) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    EXPECT_EQ(rig.abort(*peer, 3), Errc::never_applied);
+    Call late;
+    late.length = block_bytes;
+    late.request = 3;
+    late.lowest = 3;
+    late.data = filled(block_bytes, 0xee);
+    EXPECT_EQ(rig.call(*peer, late), Errc::never_applied);
+    rig.restart();
+    peer = rig.connect();
+    EXPECT_EQ(rig.call(*peer, late), Errc::never_applied);
+    EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 0));
+}
+
+TEST(StoreRules, rule_r10_abort_of_an_applied_write_says_so) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 1), 1), Errc::ok);
+    EXPECT_EQ(rig.abort(*peer, 1), Errc::ok);
+}
+
+TEST(StoreRules, rule_r10_abort_waits_for_a_write_in_flight) {
+    for (uint64_t seed = 1; seed <= 30; ++seed) {
+        Rig rig(seed);
+        rig.create();
+        auto writer = rig.connect();
+        auto aborter = rig.connect();
+        Call write;
+        write.length = block_bytes;
+        write.request = 1;
+        write.data = filled(block_bytes, 0x77);
+        Call abort;
+        abort.opcode = Opcode::abort;
+        abort.request = 1;
+        Errc written = Errc::timed_out;
+        Errc aborted = Errc::timed_out;
+        rig.client.reactor().spawn(send_into(*writer, write, written));
+        rig.client.reactor().spawn(send_into(*aborter, abort, aborted));
+        rig.simulation.run_for(runtime::seconds);
+        // Both tell the same story, and the medium agrees with it.
+        EXPECT_EQ(written, aborted);
+        const bool applied = written == Errc::ok;
+        if (!applied) {
+            EXPECT_EQ(written, Errc::never_applied);
+        }
+        EXPECT_EQ(rig.bytes(*writer, 0, block_bytes), filled(block_bytes, applied ? 0x77 : 0));
+    }
+}
+
+// --- T13: stable bytes ---
+
+TEST(StoreRules, rule_t13_bytes_that_changed_on_the_way_are_refused_and_resent) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    Call write;
+    write.length = 2 * block_bytes;
+    write.request = 1;
+    write.data = filled(2 * block_bytes, 0x33);
+    write.damaged = true;
+    EXPECT_EQ(rig.call(*peer, write), Errc::bad_payload);
+    EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(2 * block_bytes, 0));
+    write.damaged = false;
+    EXPECT_EQ(rig.call(*peer, write), Errc::ok);
+    EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(2 * block_bytes, 0x33));
+}
+
+// --- T14: below a block ---
+
+TEST(StoreRules, rule_t14_unaligned_writes_and_zeroes_match_a_model) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+        Rig rig(seed);
+        rig.create();
+        auto peer = rig.connect();
+        Rng rng(seed);
+        constexpr uint64_t span = 24 * block_bytes;
+        const uint64_t base = chunk_bytes - span / 2;  // across a chunk border
+        Data model(span, std::byte{0});
+        for (int i = 0; i < 120; ++i) {
+            uint64_t at = rng.below(span / sector_bytes) * sector_bytes;
+            uint64_t length = rng.between(1, 40) * sector_bytes;
+            const uint64_t border = at < span / 2 ? span / 2 : span;
+            length = std::min(length, border - at);
+            const auto value = static_cast<uint8_t>(rng.below(255) + 1);
+            const auto to = model.begin() + static_cast<ptrdiff_t>(at);
+            const auto bytes = static_cast<uint32_t>(length);
+            switch (rng.below(4)) {
+                case 0:
+                    ASSERT_EQ(rig.zero(*peer, Opcode::write_zeroes, base + at, bytes), Errc::ok);
+                    std::fill_n(to, length, std::byte{0});
+                    break;
+                case 1:
+                    ASSERT_EQ(rig.zero(*peer, Opcode::discard, base + at, bytes), Errc::ok);
+                    std::fill_n(to, length, std::byte{0});
+                    break;
+                case 2: {
+                    const Data old(to, to + static_cast<ptrdiff_t>(length));
+                    Data wrong = old;
+                    wrong.back() ^= std::byte{1};
+                    ASSERT_EQ(rig.compare_and_write(*peer, base + at, wrong, filled(length, 1)),
+                              Errc::miscompare);
+                    ASSERT_EQ(rig.compare_and_write(*peer, base + at, old, filled(length, value)),
+                              Errc::ok);
+                    std::fill_n(to, length, std::byte{value});
+                    break;
+                }
+                default:
+                    ASSERT_EQ(rig.write(*peer, base + at, filled(length, value)), Errc::ok);
+                    std::fill_n(to, length, std::byte{value});
+            }
+            if (i == 60) {
+                rig.restart();
+                const uint64_t next = peer->next_request;
+                peer = rig.connect();
+                peer->next_request = next;
+            }
+        }
+        Data found = rig.bytes(*peer, base, span / 2);
+        const Data upper = rig.bytes(*peer, base + span / 2, span / 2);
+        found.insert(found.end(), upper.begin(), upper.end());
+        EXPECT_EQ(found, model);
+    }
+}
+
+// Eight sectors of one block written at once by eight connections: each must find the others'.
+TEST(StoreRules, rule_t14_writers_of_one_block_do_not_lose_each_others_sectors) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+        Rig rig(seed);
+        rig.create();
+        std::vector<std::unique_ptr<Peer>> peers;
+        std::vector<Errc> status(8, Errc::timed_out);
+        for (uint64_t i = 0; i < 8; ++i) peers.push_back(rig.connect(100 + i));
+        for (size_t i = 0; i < 8; ++i) {
+            Call call;
+            call.offset = i * sector_bytes;
+            call.length = sector_bytes;
+            call.data = filled(sector_bytes, static_cast<uint8_t>(i + 1));
+            rig.client.reactor().spawn(send_into(*peers[i], call, status[i]));
+        }
+        rig.simulation.run_for(5 * runtime::seconds);
+        const Data block = rig.bytes(*peers[0], 0, block_bytes);
+        ASSERT_EQ(block.size(), block_bytes);
+        for (size_t i = 0; i < 8; ++i) {
+            EXPECT_EQ(status[i], Errc::ok);
+            EXPECT_EQ(block[i * sector_bytes], std::byte{static_cast<uint8_t>(i + 1)});
+        }
+    }
+}
+
+Task<void> count_up(Peer& peer, int times, int& done) {
+    uint64_t seen = 0;
+    while (done >= 0 && times > 0) {
+        Call swap;
+        swap.opcode = Opcode::compare_and_write;
+        swap.length = sector_bytes;
+        swap.data = filled(2 * sector_bytes, 0);
+        std::memcpy(swap.data.data(), &seen, sizeof(seen));
+        const uint64_t next = seen + 1;
+        std::memcpy(swap.data.data() + sector_bytes, &next, sizeof(next));
+        Task<Errc> swapping = run_call(peer, swap);
+        const Errc status = co_await swapping;
+        if (status == Errc::ok) {
+            seen = next;
+            ++done;
+            --times;
+            continue;
+        }
+        if (status != Errc::miscompare) co_return;
+        Data block;
+        Call look;
+        look.opcode = Opcode::read;
+        look.length = block_bytes;
+        look.into = &block;
+        Task<Errc> looking = run_call(peer, look);
+        const Errc found = co_await looking;
+        if (found != Errc::ok) co_return;
+        std::memcpy(&seen, block.data(), sizeof(seen));
+    }
+}
+
+TEST(StoreRules, rule_t14_compare_and_write_counts_exactly) {
+    Rig rig;
+    rig.create();
+    std::vector<std::unique_ptr<Peer>> peers;
+    for (uint64_t i = 0; i < 6; ++i) peers.push_back(rig.connect(100 + i));
+    int done = 0;
+    for (auto& peer : peers) rig.client.reactor().spawn(count_up(*peer, 20, done));
+    rig.simulation.run_for(60 * runtime::seconds);
+    EXPECT_EQ(done, 120);
+    uint64_t value = 0;
+    const Data block = rig.bytes(*peers[0], 0, block_bytes);
+    ASSERT_EQ(block.size(), block_bytes);
+    std::memcpy(&value, block.data(), sizeof(value));
+    EXPECT_EQ(value, 120U);
+}
+
+// A merge must verify the old block: else rotten sectors get a fresh, good checksum.
+TEST(StoreRules, rule_t14_a_rotten_old_block_is_not_merged) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    const Data marked = filled(block_bytes, 0x5c);
+    ASSERT_EQ(rig.write(*peer, 0, marked), Errc::ok);
+    rig.restart();  // everything is on the medium
+    Data page(block_bytes);
+    bool found = false;
+    for (uint64_t at = 0; at < rig.disk.contents().size_bytes() && !found; at += block_bytes) {
+        rig.disk.contents().read(at, page);
+        if (page != marked) continue;
+        rig.disk.flip_bit(at + 100, 3);
+        found = true;
+    }
+    ASSERT_TRUE(found);
+    peer = rig.connect();
+    peer->next_request = 10;
+    EXPECT_EQ(rig.write(*peer, 1024, filled(sector_bytes, 1)), Errc::corrupt);
+    Data into;
+    EXPECT_EQ(rig.read(*peer, 0, block_bytes, into), Errc::corrupt);
+    // A whole block needs nothing of the old one.
+    EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 2)), Errc::ok);
+    EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 2));
+}
+
+}  // namespace
+}  // namespace pf::pfs

@@ -1,0 +1,345 @@
+#include "tray/checkpoint.hpp"
+
+#include <algorithm>
+
+#include "base/crc32c.hpp"
+#include "base/planted.hpp"
+#include "tray/engine.hpp"
+#include "tray/state_format.hpp"
+
+namespace pf::tray {
+
+using runtime::Task;
+
+void Checkpointer::request() {
+    requested_ = true;
+    wake_.wake_one();
+}
+
+Task<void> Checkpointer::run_loop() {
+    while (!engine_.stopping_) {
+        if (!requested_ || engine_.failed_) {
+            co_await wake_.wait();
+            continue;
+        }
+        requested_ = false;
+        const Status done = co_await run(true);
+        // A failed checkpoint has failed the tray; there is nobody else to tell.
+        PF_ASSERT(done || engine_.failed_);
+    }
+    --engine_.loops_;
+}
+
+Task<Status> Checkpointer::run(bool paced) {
+    co_await engine_.maintenance_.lock();
+    LogWriter& log = engine_.log_;
+    Root root = engine_.root_;
+    root.log_start = log.close_gate();
+    root.log_previous = log.last_crc();
+    while (!engine_.failed_ && log.confirmed() + 1 < root.log_start) {
+        co_await engine_.advanced_.wait();
+    }
+    // What was just acked is usually committed in the same turn: then it is not logged again.
+    constexpr int turns = 3;
+    for (int i = 0; i < turns; ++i) co_await runtime::yield();
+    Status result = fail(Errc::io_error);
+    if (!engine_.failed_) {
+        begin();
+        log_uncommitted_again(root.log_start);
+        log.open_gate();
+        result = co_await write_all(paced, root);
+    }
+    if (result) {
+        // A log block that names the root, before anything the old one needs is given up (T9).
+        log.set_root(engine_.root_.number, log.log_start());
+        const uint64_t marker = log.next_sequence();
+        log.request_block();
+        while (!engine_.failed_ && log.durable() < marker) co_await engine_.advanced_.wait();
+        log.set_root(engine_.root_.number, engine_.root_.log_start);
+        engine_.held_.checkpoint_is_durable();
+        engine_.release_held();
+        engine_.advanced_.wake_all();
+        if (engine_.failed_) result = fail(Errc::io_error);
+    } else {
+        log.fail();
+    }
+    logged_again_.clear();
+    engine_.maintenance_.unlock();
+    co_return result;
+}
+
+Task<Status> Checkpointer::run_at_mount(uint64_t log_start, uint32_t log_previous) {
+    Root root = engine_.root_;
+    root.incarnation = engine_.root_.incarnation + 1;
+    root.log_start = log_start;
+    root.log_previous = log_previous;
+    begin();
+    PF_CO_TRY(co_await write_all(false, root));
+    engine_.held_.checkpoint_is_durable();
+    co_return Status{};
+}
+
+// Takes over what is dirty: from here on this checkpoint is fixed.
+void Checkpointer::begin() {
+    Directory& directory = engine_.map_.directory();
+    encode_state();
+    epoch_ = directory.begin_checkpoint();
+    engine_.held_.begin_checkpoint();
+    remaining_ = directory.writing_tables().size() + directory.writing_pages().size() +
+                 state_.size() + directory.pages().size() / links_per_index_block + 1;
+}
+
+void Checkpointer::encode_state() {
+    StateEncoder encoder;
+    const auto& shards = engine_.map_.shards();
+    for (const auto& [id, shard] : shards) {
+        ShardStateRecord record;
+        record.state = shard->state;
+        record.highest_snap_seq = shard->highest_snap_seq;
+        record.last = shard->last;
+        record.committed = shard->committed;
+        record.deleted = shard->deleted;
+        encoder.add(record);
+    }
+    for (const auto& [id, shard] : shards) {
+        for (const auto& [snap_seq, generation] : shard->generations) {
+            GenerationStateRecord record;
+            record.id = generation->id;
+            if (generation->parent != nullptr) record.parent = generation->parent->id;
+            record.deleted = generation->deleted;
+            encoder.add(record);
+        }
+    }
+    for (const auto& [id, shard] : shards) {
+        for (const Session& session : shard->sessions.all()) {
+            SessionStateRecord record;
+            record.shard = id;
+            record.session = session;
+            if (planted("forget_request_ids_on_checkpoint")) record.session.applied.fill(0);
+            encoder.add(record);
+        }
+    }
+    state_ = encoder.take();
+}
+
+void Checkpointer::log_uncommitted_again(uint64_t before) {
+    for (const auto& [id, shard] : engine_.map_.shards()) {
+        auto& list = shard->uncommitted;
+        for (ShardLink* link = list.front(); link != nullptr; link = list.next(*link)) {
+            const PendingWrite& write = *link->write;
+            if (!write.durable || write.sequence >= before) continue;
+            auto item = std::make_unique<LoggedAgain>();
+            item->encoded.resize(write.bytes);
+            item->bytes = encode_record(write.record(true), item->encoded);
+            item->checkpointer = this;
+            item->encode = [](LogItem& self, MutableBytes to) {
+                const auto& encoded = static_cast<LoggedAgain&>(self).encoded;
+                std::ranges::copy(encoded, to.begin());
+                return static_cast<uint32_t>(encoded.size());
+            };
+            item->completed = [](LogItem& self, bool) {
+                auto& again = static_cast<LoggedAgain&>(self);
+                again.finished = true;
+                again.checkpointer->engine_.advanced_.wake_all();
+            };
+            engine_.log_.submit(*item, LogRank::internal);
+            logged_again_.push_back(std::move(item));
+        }
+    }
+}
+
+Task<Status> Checkpointer::wait_logged_again() {
+    for (const auto& item : logged_again_) {
+        while (!item->finished) co_await engine_.advanced_.wait();
+    }
+    if (engine_.failed_) co_return fail(Errc::io_error);
+    co_return Status{};
+}
+
+Task<Status> Checkpointer::write_all(bool paced, Root root) {
+    Directory& directory = engine_.map_.directory();
+    const size_t buffer_bytes = size_t{batch_tables} * block_bytes;
+    if (!buffer_) {
+        buffer_ = co_await runtime::Reactor::current().buffers().allocate(buffer_bytes);
+    }
+    PF_CO_TRY(co_await write_tables(paced));
+    PF_CO_TRY(co_await write_pages(paced));
+
+    std::vector<std::vector<std::byte>> index;
+    root.directory_pages = 0;
+    for (const DirectoryPage& page : directory.pages()) {
+        if (page.stored.address == unmapped_address) continue;
+        if (root.directory_pages++ % links_per_index_block == 0) index.emplace_back();
+        const auto* bytes = reinterpret_cast<const std::byte*>(&page.stored);
+        index.back().insert(index.back().end(), bytes, bytes + sizeof(page.stored));
+    }
+    PF_CO_TRY_ASSIGN(root.index, co_await write_chain(MetaKind::index, std::move(index)));
+    PF_CO_TRY_ASSIGN(root.state, co_await write_chain(MetaKind::state, std::move(state_)));
+    state_.clear();
+    PF_CO_TRY(co_await wait_logged_again());
+
+    // T4, T9: everything the root names is durable before the root, and the root before reuse.
+    ++engine_.counters_.flushes;
+    if (!planted("root_before_tables_flush")) PF_CO_TRY(co_await engine_.disk_->flush());
+    root.number = epoch_;
+    encode_root(root, engine_.superblock_.tag(), buffer_.bytes().first(block_bytes));
+    const auto slot = first_root_address + static_cast<Address>(root.number % root_slots);
+    PF_CO_TRY(co_await engine_.disk_->write(uint64_t{slot} * block_bytes,
+                                            buffer_.bytes().first(block_bytes)));
+    ++engine_.counters_.flushes;
+    PF_CO_TRY(co_await engine_.disk_->flush());
+
+    for (const Address address : chain_blocks_) {
+        engine_.held_.hold_for_this_checkpoint({address, 1});
+        --engine_.metadata_blocks_;
+    }
+    chain_blocks_ = std::move(new_chain_blocks_);
+    new_chain_blocks_.clear();
+    engine_.root_ = root;
+    directory.end_checkpoint();
+    remaining_ = 0;
+    ++completed_;
+    engine_.estimate_state_blocks();
+    co_return Status{};
+}
+
+// Swaps a stored block for its new version; the old one stays until the root is durable.
+void Checkpointer::replace(BlockLink& stored, BlockLink by) {
+    if (stored.address != unmapped_address) {
+        engine_.held_.hold_for_this_checkpoint({stored.address, 1});
+        --engine_.metadata_blocks_;
+    }
+    stored = by;
+}
+
+Task<Status> Checkpointer::write_tables(bool paced) {
+    Directory& directory = engine_.map_.directory();
+    auto& tables = directory.writing_tables();
+    std::array<Extent, batch_tables> extents;
+    std::array<ChunkVersion*, batch_tables> batch;
+    for (size_t at = 0; at < tables.size();) {
+        uint32_t count = 0;
+        while (at < tables.size() && count < batch_tables) {
+            ChunkVersion* version = std::exchange(tables[at++], nullptr);
+            if (version->removed) {
+                directory.destroy(version);
+                --remaining_;
+                continue;
+            }
+            batch[count++] = version;
+        }
+        if (count == 0) break;
+        const uint32_t extent_count =
+            engine_.allocator_.allocate(count, extents.data(), Allocator::Purpose::metadata);
+        engine_.metadata_blocks_ += count;
+        remaining_ -= count;
+        uint32_t index = 0;
+        for (uint32_t e = 0; e < extent_count; ++e) {
+            for (uint32_t i = 0; i < extents[e].count; ++i, ++index) {
+                ChunkVersion& version = *batch[index];
+                const Table& table = version.frozen != nullptr ? *version.frozen : *version.table;
+                const MutableBytes to =
+                    buffer_.bytes().subspan(size_t{index} * block_bytes, block_bytes);
+                std::memcpy(to.data(), &table, block_bytes);
+                if (!planted("drop_table_on_checkpoint") || version.chunk % 5 != 3 ||
+                    version.stored.address == unmapped_address) {
+                    replace(version.stored, {extents[e].start + i, crc32c(to)});
+                }
+                version.stored_last =
+                    version.frozen != nullptr ? version.frozen_last : version.last;
+                version.written_epoch = epoch_;
+                directory.release_frozen(version);
+            }
+        }
+        engine_.counters_.table_blocks += count;
+        PF_CO_TRY(co_await write_batch(count, extents.data(), paced));
+    }
+    co_return Status{};
+}
+
+Task<Status> Checkpointer::write_pages(bool paced) {
+    Directory& directory = engine_.map_.directory();
+    const auto& pages = directory.writing_pages();
+    std::array<Extent, batch_tables> extents;
+    for (size_t at = 0; at < pages.size();) {
+        const auto count =
+            static_cast<uint32_t>(std::min<size_t>(batch_tables, pages.size() - at));
+        const uint32_t extent_count =
+            engine_.allocator_.allocate(count, extents.data(), Allocator::Purpose::metadata);
+        engine_.metadata_blocks_ += count;
+        remaining_ -= count;
+        uint32_t index = 0;
+        for (uint32_t e = 0; e < extent_count; ++e) {
+            for (uint32_t i = 0; i < extents[e].count; ++i, ++index) {
+                DirectoryPage& page = directory.pages()[pages[at + index]];
+                const MutableBytes block =
+                    buffer_.bytes().subspan(size_t{index} * block_bytes, block_bytes);
+                uint32_t used = 0;
+                for (const ChunkVersion* version : page.slots) {
+                    // Made after the cut: the next checkpoint's.
+                    if (version == nullptr || version->stored.address == unmapped_address) continue;
+                    DirectoryEntryFormat entry{};
+                    entry.shard = version->generation->id.shard;
+                    entry.chunk = version->chunk;
+                    entry.snap_seq = version->generation->id.snap_seq;
+                    entry.table = version->stored;
+                    entry.last_epoch = version->stored_last.epoch;
+                    entry.last_sequence = version->stored_last.sequence;
+                    store(block, entry, sizeof(MetaHeaderFormat) + used);
+                    used += static_cast<uint32_t>(sizeof(entry));
+                }
+                const uint32_t crc =
+                    seal_meta(MetaKind::directory, engine_.superblock_.tag(), used,
+                              BlockLink{unmapped_address, 0}, block);
+                replace(page.stored, {extents[e].start + i, crc});
+            }
+        }
+        at += count;
+        PF_CO_TRY(co_await write_batch(count, extents.data(), paced));
+    }
+    co_return Status{};
+}
+
+// Writes the first `blocks` blocks of the buffer to the extents.
+Task<Status> Checkpointer::write_batch(uint32_t blocks, const Extent* extents, bool paced) {
+    if (engine_.failed_) co_return fail(Errc::io_error);
+    const runtime::Nanos before = runtime::Reactor::current().fresh_now();
+    size_t at = 0;
+    for (uint32_t e = 0; blocks > 0; ++e) {
+        const size_t bytes = size_t{extents[e].count} * block_bytes;
+        PF_CO_TRY(co_await engine_.disk_->write(uint64_t{extents[e].start} * block_bytes,
+                                                buffer_.bytes().subspan(at, bytes)));
+        at += bytes;
+        blocks -= extents[e].count;
+    }
+    // Half of the time belongs to the foreground, unless the log fills up faster than that.
+    const bool urgent = engine_.log_.used_blocks() * 4 > engine_.superblock_.log_blocks * 3ull;
+    if (paced && !urgent) {
+        const runtime::Nanos took = runtime::Reactor::current().fresh_now() - before;
+        constexpr runtime::Nanos shortest = 50 * runtime::microseconds;
+        constexpr runtime::Nanos longest = 10 * runtime::milliseconds;
+        co_await runtime::sleep_for(std::clamp(took, shortest, longest));
+    }
+    co_return Status{};
+}
+
+// Linked blocks, written from the last to the first, because each names the CRC of the next.
+Task<Result<BlockLink>> Checkpointer::write_chain(MetaKind kind,
+                                                  std::vector<std::vector<std::byte>> payloads) {
+    BlockLink next{unmapped_address, 0};
+    const MutableBytes block = buffer_.bytes().first(block_bytes);
+    for (auto payload = payloads.rbegin(); payload != payloads.rend(); ++payload) {
+        const Address address = engine_.allocator_.allocate_metadata();
+        new_chain_blocks_.push_back(address);
+        ++engine_.metadata_blocks_;
+        if (remaining_ > 0) --remaining_;
+        std::memcpy(block.data() + sizeof(MetaHeaderFormat), payload->data(), payload->size());
+        const uint32_t crc = seal_meta(kind, engine_.superblock_.tag(),
+                                       static_cast<uint32_t>(payload->size()), next, block);
+        PF_CO_TRY(co_await engine_.disk_->write(uint64_t{address} * block_bytes, block));
+        next = {address, crc};
+    }
+    co_return next;
+}
+
+}  // namespace pf::tray

@@ -1,0 +1,97 @@
+// Checkpoints and the collector of deleted generations: the two that change what the directory on
+// the tray refers to. They exclude each other.
+//
+// T4: a checkpoint is of a log position L: it holds exactly the records before L. The gate of the
+// log holds back the completion of later records until all earlier ones are durable and what is
+// dirty was taken over; tables that change afterwards are copied first. Order: tables, directory,
+// state; flush; root; flush; a log block that names the root; only then are the old checkpoint's
+// blocks and the log space before L free.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "runtime/reactor.hpp"
+#include "runtime/sync.hpp"
+#include "tray/log_writer.hpp"
+#include "tray/map.hpp"
+
+namespace pf::tray {
+
+class Engine;
+
+class Checkpointer {
+  public:
+    explicit Checkpointer(Engine& engine) : engine_(engine) {}
+
+    // Writes one now. `paced`: leave the device to the foreground between batches.
+    runtime::Task<Status> run(bool paced);
+    // The first of a mount: no log is running; its root has the new incarnation.
+    runtime::Task<Status> run_at_mount(uint64_t log_start, uint32_t log_previous);
+    void request();  // in the background
+    runtime::Task<void> run_loop();
+    void wake() { wake_.wake_all(); }
+
+    // Blocks that the checkpoint under way still has to allocate.
+    [[nodiscard]] uint64_t remaining_blocks() const { return remaining_; }
+    [[nodiscard]] std::vector<Address>& chain_blocks() { return chain_blocks_; }
+    [[nodiscard]] uint64_t completed() const { return completed_; }
+
+  private:
+    // A record that was not known committed at the cut, on its way to the head of the log (T5).
+    struct LoggedAgain : LogItem {
+        std::vector<std::byte> encoded;
+        Checkpointer* checkpointer = nullptr;
+        bool finished = false;
+    };
+    static constexpr uint32_t batch_tables = 32;
+
+    runtime::Task<Status> write_all(bool paced, Root root);
+    void begin();
+    void encode_state();
+    void log_uncommitted_again(uint64_t before);
+    runtime::Task<Status> write_tables(bool paced);
+    runtime::Task<Status> write_pages(bool paced);
+    runtime::Task<Result<BlockLink>> write_chain(MetaKind kind,
+                                                 std::vector<std::vector<std::byte>> payloads);
+    runtime::Task<Status> write_batch(uint32_t blocks, const Extent* extents, bool paced);
+    void replace(BlockLink& stored, BlockLink by);
+    runtime::Task<Status> wait_logged_again();
+
+    Engine& engine_;
+    runtime::Buffer buffer_;  // batch_tables blocks
+    uint64_t epoch_ = 0;
+    uint64_t remaining_ = 0;
+    uint64_t completed_ = 0;
+    bool requested_ = false;
+    std::vector<std::vector<std::byte>> state_;
+    std::vector<Address> chain_blocks_;      // index and state of the durable checkpoint
+    std::vector<Address> new_chain_blocks_;
+    std::vector<std::unique_ptr<LoggedAgain>> logged_again_;
+    runtime::WaitQueue wake_;
+};
+
+// Frees what deleted generations alone refer to (S1), in the background, a few chunks at a time.
+class Collector {
+  public:
+    explicit Collector(Engine& engine) : engine_(engine) {}
+    void kick();
+    runtime::Task<void> run_loop();
+    void wake() { wake_.wake_all(); }
+    [[nodiscard]] bool idle() const { return !kicked_ && !working_; }
+
+  private:
+    static constexpr uint32_t chunks_per_step = 64;
+
+    [[nodiscard]] Generation* next();
+    runtime::Task<Status> collect(Generation& generation);
+    void collect_chunk(ChunkVersion& version, Generation* child);
+    void remove(ChunkVersion& version);
+
+    Engine& engine_;
+    bool kicked_ = false;
+    bool working_ = false;
+    runtime::WaitQueue wake_;
+};
+
+}  // namespace pf::tray

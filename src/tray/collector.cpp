@@ -1,0 +1,109 @@
+#include <bit>
+
+#include "base/planted.hpp"
+#include "tray/engine.hpp"
+
+namespace pf::tray {
+
+using runtime::Task;
+
+void Collector::kick() {
+    kicked_ = true;
+    wake_.wake_one();
+}
+
+// A generation that is deleted, not being written, and seen by at most one child.
+Generation* Collector::next() {
+    for (const auto& [id, shard] : engine_.map_.shards()) {
+        for (const auto& [snap_seq, generation] : shard->generations) {
+            if (generation->deleted && generation->writes == 0 &&
+                generation->children.size() <= 1) {
+                return generation.get();
+            }
+        }
+    }
+    return nullptr;
+}
+
+Task<void> Collector::run_loop() {
+    while (!engine_.stopping_) {
+        Generation* generation = engine_.failed_ || !kicked_ ? nullptr : next();
+        if (generation == nullptr) {
+            kicked_ = false;
+            working_ = false;
+            co_await wake_.wait();
+            continue;
+        }
+        working_ = true;
+        const Status done = co_await collect(*generation);
+        if (!done) break;  // the tray has failed
+    }
+    working_ = false;
+    --engine_.loops_;
+}
+
+Task<Status> Collector::collect(Generation& generation) {
+    const size_t chunks = generation.shard->chunks.size();
+    for (size_t chunk = 0; chunk < chunks || chunk == 0;) {
+        co_await engine_.maintenance_.lock();
+        // The child is looked up again in each step: it may itself have been branched meanwhile,
+        // but not collected, because there is one collector.
+        Generation* child = generation.children.empty() ? nullptr : generation.children.front();
+        for (uint32_t i = 0; i < chunks_per_step && chunk < chunks; ++i, ++chunk) {
+            ChunkVersion* version = engine_.map_.own(generation, static_cast<uint32_t>(chunk));
+            if (version != nullptr) collect_chunk(*version, child);
+        }
+        const bool last = chunk >= chunks;
+        if (last) engine_.map_.drop_generation(generation);
+        engine_.maintenance_.unlock();
+        if (engine_.failed_ || engine_.stopping_) co_return fail(Errc::io_error);
+        if (last) break;
+        co_await runtime::yield();
+    }
+    engine_.estimate_state_blocks();
+    // Its blocks come back with the next checkpoint; hurry when they are missed.
+    if (engine_.held_.checkpoint_blocks() > engine_.allocator_.free_blocks() / 4) {
+        engine_.checkpointer_.request();
+    }
+    co_return Status{};
+}
+
+// S1: frees what neither the parent (these are the owned bits) nor the only child sees.
+void Collector::collect_chunk(ChunkVersion& version, Generation* child) {
+    Map& map = engine_.map_;
+    ChunkVersion* seen = child == nullptr ? nullptr : map.own(*child, version.chunk);
+    if (child != nullptr && seen == nullptr) {
+        map.move_version(version, *child);
+        return;
+    }
+    int64_t inherited = 0;
+    int64_t owned = 0;
+    for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
+        if (!version.owns(i)) continue;
+        ++owned;
+        const TableEntry entry = version.table->entries[i];
+        const bool shared = seen != nullptr && seen->table->entries[i].address == entry.address;
+        if (shared && !planted("delete_generation_frees_shared")) {
+            seen->set_owned(i, true);
+            ++inherited;
+        } else {
+            engine_.held_.hold_for_next_checkpoint({entry.address, 1});
+        }
+    }
+    map.add_own_blocks(*version.generation, -owned);
+    if (seen != nullptr) {
+        map.add_own_blocks(*child, inherited);
+        seen->merged_epoch = map.directory().current_epoch();
+    }
+    remove(version);
+}
+
+void Collector::remove(ChunkVersion& version) {
+    engine_.map_.unlink_version(version);
+    const Address stored = engine_.map_.directory().remove(version);
+    if (stored == unmapped_address) return;
+    engine_.held_.hold_for_next_checkpoint({stored, 1});
+    --engine_.metadata_blocks_;
+}
+
+}  // namespace pf::tray

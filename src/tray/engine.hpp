@@ -1,0 +1,138 @@
+// The engine behind the facade of tray.hpp: owns the parts of a mounted tray and moves a write or a
+// read through them. Split over engine.cpp (life, control), engine_write.cpp and engine_read.cpp.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "runtime/sync.hpp"
+#include "tray/allocator.hpp"
+#include "tray/checkpoint.hpp"
+#include "tray/held_blocks.hpp"
+#include "tray/log_writer.hpp"
+#include "tray/map.hpp"
+#include "tray/pending_write.hpp"
+#include "tray/tray.hpp"
+
+namespace pf::tray {
+
+class Engine final : private LogWriter::Client {
+  public:
+    Engine(std::unique_ptr<runtime::Disk> disk, MountOptions options, Superblock superblock);
+    ~Engine();
+    Engine(const Engine&) = delete;
+    Engine& operator=(const Engine&) = delete;
+
+    // Replays, makes the outcome durable (T1) and starts the background loops.
+    runtime::Task<Status> mount();
+    runtime::Task<Status> stop();
+
+    Result<Reservation> reserve(ShardId shard, SnapSeq snap_seq, uint32_t block, uint32_t count,
+                                WriteKind kind);
+    void release_reservation(uint32_t blocks) {
+        PF_ASSERT(reserved_ >= blocks);
+        reserved_ -= blocks;
+    }
+    runtime::Task<Result<Ticket>> write(const WriteRequest& request, Reservation& reservation);
+    void commit(Ticket ticket);
+    runtime::Task<Status> read(const ReadRequest& request);
+    runtime::Task<Result<std::vector<BlockRun>>> block_states(GenerationId id, uint32_t block,
+                                                              uint32_t count);
+
+    runtime::Task<Status> create_shard(ShardState state, GenerationId parent);
+    runtime::Task<Status> set_shard_state(ShardState state);
+    runtime::Task<Status> delete_shard(ShardId shard);
+    runtime::Task<Status> create_generation(GenerationId id, GenerationId parent, bool make_head);
+    runtime::Task<Status> delete_generation(GenerationId id);
+    runtime::Task<Status> open_session(ShardId shard, uint64_t session);
+    runtime::Task<Status> close_session(ShardId shard, uint64_t session);
+    runtime::Task<Status> void_request(ShardId shard, RequestName request);
+    runtime::Task<Status> checkpoint();
+
+    [[nodiscard]] Map& map() { return map_; }
+    [[nodiscard]] const Map& map() const { return map_; }
+    [[nodiscard]] Usage usage() const;
+    [[nodiscard]] Counters counters() const;
+    [[nodiscard]] const Superblock& superblock() const { return superblock_; }
+    [[nodiscard]] uint64_t incarnation() const { return root_.incarnation; }
+    [[nodiscard]] bool failed() const { return failed_; }
+    [[nodiscard]] std::vector<std::string>& warnings() { return warnings_; }
+    [[nodiscard]] runtime::Disk& disk() { return *disk_; }
+
+  private:
+    friend class Checkpointer;
+    friend class Collector;
+    friend class Replay;
+    struct ControlItem;
+
+    // A write may dirty a table and its directory page: room for both comes with its reservation.
+    static constexpr uint32_t metadata_per_write = 2;
+
+    runtime::Task<Status> log_control(Record record);
+    [[nodiscard]] Status check_new_generation(GenerationId id, GenerationId parent,
+                                              bool make_head) const;
+    [[nodiscard]] Status check_range(const Shard& shard, uint32_t block, uint32_t count) const;
+
+    // Space (T8). metadata_need(): blocks for one whole checkpoint of what is dirty now.
+    [[nodiscard]] uint64_t metadata_need() const;
+    [[nodiscard]] uint64_t slack_blocks() const;
+    void estimate_state_blocks();
+    void release_held();
+    void give_back(Extent extent);
+    runtime::Task<void> run_trimmer();
+
+    void submit_data(PendingWrite& write, const WriteRequest& request);
+    void data_written(PendingWrite& write, int32_t result);
+    static void write_completed(LogItem& item, bool ok);
+    void release_write(PendingWrite& write);
+    PendingWrite& take_write();
+    IoBatch& take_batch();
+    void give_back_batch(IoBatch& batch) { free_batches_.push_back(&batch); }
+    [[nodiscard]] Status verify(MutableBytes data, std::span<const uint32_t> crcs);
+
+    uint32_t append_commit_marks(MutableBytes room) override;
+    void log_advanced() override;
+    void log_failed() override;
+    void log_grew() override;
+
+    std::unique_ptr<runtime::Disk> disk_;
+    MountOptions options_;
+    Superblock superblock_;
+    Root root_;  // the durable one
+    Map map_;
+    Allocator allocator_;
+    HeldBlocks held_;
+    LogWriter log_;
+    Checkpointer checkpointer_;
+    Collector collector_;
+    std::vector<std::string> warnings_;
+    Counters counters_;
+
+    bool failed_ = false;
+    bool stopping_ = false;
+    uint32_t loops_ = 0;
+    uint64_t reserved_ = 0;
+    uint64_t metadata_blocks_ = 0;
+    uint64_t state_blocks_ = 0;  // estimate for the next checkpoint
+    uint64_t operations_ = 0;    // calls under way, and writes that wait for commit
+
+    runtime::Mutex control_;      // one control record at a time
+    runtime::Mutex maintenance_;  // a checkpoint or a step of the collector
+    runtime::WaitQueue advanced_;  // a watermark moved, space came back, or the tray failed
+    std::vector<ShardId> marks_due_;
+
+    std::vector<Extent> trim_queue_;
+    uint64_t trimming_blocks_ = 0;
+    runtime::WaitQueue trim_wake_;
+
+    std::vector<std::unique_ptr<PendingWrite>> writes_;
+    std::vector<PendingWrite*> free_writes_;
+    std::vector<std::unique_ptr<IoBatch>> batches_;
+    std::vector<IoBatch*> free_batches_;
+};
+
+// Applies a control record, live and at replay. corrupt: it does not fit what is there.
+[[nodiscard]] Status apply_control(Map& map, const Record& record);
+
+}  // namespace pf::tray

@@ -1,0 +1,242 @@
+// The write path: reserve, write, commit.
+#include <fmt/format.h>
+
+#include "base/planted.hpp"
+#include "tray/engine.hpp"
+
+namespace pf::tray {
+
+using runtime::Task;
+
+Status Engine::check_range(const Shard& shard, uint32_t block, uint32_t count) const {
+    if (block >= shard.state.blocks || count > shard.state.blocks - block) {
+        return fail(Errc::out_of_range);
+    }
+    if (count == 0 || block % blocks_per_chunk + count > blocks_per_chunk) {
+        return fail(Errc::invalid_argument);
+    }
+    return {};
+}
+
+Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block, uint32_t count,
+                                    WriteKind kind) {
+    if (failed_) return fail(Errc::io_error);
+    Shard* shard = map_.find(id);
+    if (shard == nullptr) return fail(Errc::not_found);
+    PF_TRY(check_range(*shard, block, count));
+    const bool data = kind == WriteKind::data;
+    if (data && count > max_write_blocks) return fail(Errc::invalid_argument);
+    if (shard->head->id.snap_seq != snap_seq) {
+        return fail(Errc::invalid_argument, "the generation is no longer the head");
+    }
+    // T8: what a checkpoint and deletions need stays out of reach of user data; zeros and discards
+    // may use the slack, because they are how a full tray gets space back.
+    const uint64_t blocks = (data ? count : 0) + uint64_t{metadata_per_write};
+    const uint64_t kept = metadata_need() + (data ? slack_blocks() : 0);
+    const uint64_t coming = allocator_.free_blocks() + held_.blocks() + trimming_blocks_;
+    if (coming < reserved_ + blocks + kept) {
+        // Blocks that wait for a checkpoint or for the collector come back later.
+        if (held_.checkpoint_blocks() > 0) checkpointer_.request();
+        return fail(Errc::no_space);
+    }
+    reserved_ += blocks;
+    return Reservation(this, static_cast<uint32_t>(blocks));
+}
+
+PendingWrite& Engine::take_write() {
+    if (free_writes_.empty()) {
+        writes_.push_back(std::make_unique<PendingWrite>());
+        free_writes_.reserve(writes_.size());
+        free_writes_.push_back(writes_.back().get());
+    }
+    PendingWrite& write = *free_writes_.back();
+    free_writes_.pop_back();
+    return write;
+}
+
+IoBatch& Engine::take_batch() {
+    if (free_batches_.empty()) {
+        batches_.push_back(std::make_unique<IoBatch>());
+        free_batches_.reserve(batches_.size());
+        free_batches_.push_back(batches_.back().get());
+    }
+    IoBatch& batch = *free_batches_.back();
+    free_batches_.pop_back();
+    batch.clear();
+    return batch;
+}
+
+Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& reservation) {
+    Shard* shard = map_.find(request.shard);
+    if (shard == nullptr) co_return fail(Errc::not_found);
+    const bool data = request.kind == WriteKind::data;
+    PF_ASSERT(reservation.blocks_ == (data ? request.count : 0) + metadata_per_write);
+    if (request.request.session != 0) {
+        if (shard->sessions.find(request.request.session) == nullptr) {
+            co_return fail(Errc::unknown_session);
+        }
+        // R8: ids are kept for a window from the lowest outstanding one on.
+        if (!Sessions::in_window(request.request)) co_return fail(Errc::resource_exhausted);
+    }
+    Generation* generation = map_.find_generation({request.shard, request.snap_seq});
+    if (generation == nullptr) co_return fail(Errc::not_found);
+    ++generation->writes;
+    ++operations_;
+
+    // Free now, not just soon: a crash must find room for a whole checkpoint (T8).
+    if (data) {
+        while (!failed_ && allocator_.free_blocks() < request.count + metadata_need()) {
+            log_.request_block();
+            co_await advanced_.wait();
+        }
+    }
+    if (failed_) {
+        --generation->writes;
+        --operations_;
+        co_return fail(Errc::io_error);
+    }
+    PendingWrite& write = take_write();
+    write.engine = this;
+    write.generation = generation;
+    write.position = request.position;
+    write.request = request.request;
+    write.kind = request.kind;
+    write.block = request.block;
+    write.count = request.count;
+    write.extent_count = 0;
+    write.finished = write.durable = false;
+    write.waiter = {};
+    write.in_shard.write = &write;
+    shard->uncommitted.push_back(write.in_shard);
+    if (data) {
+        write.extent_count = allocator_.allocate(request.count, write.extents.data());
+        PF_ASSERT(request.crcs.size() == request.count);
+        std::copy(request.crcs.begin(), request.crcs.end(), write.crcs.begin());
+        reserved_ -= request.count;
+        reservation.blocks_ -= request.count;
+    }
+    reservation.engine_ = nullptr;  // its metadata room is given back by commit()
+    write.bytes = write_record_bytes(write.extent_count, write.crc_count());
+    write.data_done = !data;
+    write.encode = [](LogItem& item, MutableBytes to) {
+        return encode_record(static_cast<PendingWrite&>(item).record(false), to);
+    };
+    write.completed = &Engine::write_completed;
+    if (data) submit_data(write, request);
+    log_.submit(write, LogRank::user);
+    co_await Finished(write);
+    if (!write.durable) {
+        release_write(write);
+        co_return fail(Errc::io_error);
+    }
+    co_return Ticket(&write);
+}
+
+void Engine::submit_data(PendingWrite& write, const WriteRequest& request) {
+    if (write.extent_count == 1) {
+        auto& op = write.data_op;
+        op.write = &write;
+        op.kind = runtime::DiskOp::Kind::write;
+        op.offset = uint64_t{write.extents[0].start} * block_bytes;
+        op.length = uint64_t{write.count} * block_bytes;
+        op.iov = request.data.data();
+        op.iov_count = static_cast<uint32_t>(request.data.size());
+        op.complete = [](runtime::DiskOp& done) {
+            PendingWrite& owner = *static_cast<PendingWrite::DataOp&>(done).write;
+            owner.engine->data_written(owner, done.result);
+        };
+        disk_->submit(op);
+        return;
+    }
+    IoBatch& batch = take_batch();
+    write.batch = &batch;
+    size_t piece = 0;
+    size_t used = 0;  // of that piece
+    for (uint32_t i = 0; i < write.extent_count; ++i) {
+        batch.add_part(runtime::DiskOp::Kind::write,
+                       uint64_t{write.extents[i].start} * block_bytes);
+        uint64_t left = uint64_t{write.extents[i].count} * block_bytes;
+        while (left > 0) {
+            const iovec& memory = request.data[piece];
+            const size_t bytes = std::min<size_t>(left, memory.iov_len - used);
+            batch.add_memory(static_cast<std::byte*>(memory.iov_base) + used, bytes);
+            left -= bytes;
+            used += bytes;
+            if (used == memory.iov_len) {
+                ++piece;
+                used = 0;
+            }
+        }
+    }
+    batch.submit(*disk_, [](void* context, int32_t result) {
+        PendingWrite& owner = *static_cast<PendingWrite*>(context);
+        owner.engine->data_written(owner, result);
+    }, &write);
+}
+
+void Engine::data_written(PendingWrite& write, int32_t result) {
+    if (write.batch != nullptr) give_back_batch(*write.batch);
+    write.batch = nullptr;
+    if (result != 0) log_.fail();  // never retried into success
+    log_.data_done(write);
+}
+
+// Called by the log: the write is durable, or the tray has failed.
+void Engine::write_completed(LogItem& item, bool ok) {
+    auto& write = static_cast<PendingWrite&>(item);
+    write.finished = true;
+    write.durable = ok;
+    if (ok) {
+        Shard& shard = *write.generation->shard;
+        shard.last = std::max(shard.last, write.position);
+        shard.sessions.mark_applied(write.request);
+    }
+    if (write.waiter) runtime::schedule(write.waiter);
+}
+
+void Engine::release_write(PendingWrite& write) {
+    write.in_shard.unlink();
+    --write.generation->writes;
+    if (write.generation->deleted) collector_.kick();
+    reserved_ -= metadata_per_write;
+    --operations_;
+    free_writes_.push_back(&write);
+    if (stopping_ || operations_ == 0) advanced_.wake_all();
+}
+
+void Engine::commit(Ticket ticket) {
+    PendingWrite& write = *ticket.pending();
+    PF_ASSERT(write.durable);
+    Shard& shard = *write.generation->shard;
+    WriteEffect effect;
+    effect.position = write.position;
+    effect.kind = write.kind;
+    effect.block = write.block;
+    effect.count = write.count;
+    effect.extents = {write.extents.data(), write.extent_count};
+    effect.crcs = std::as_bytes(std::span(write.crcs.data(), write.crc_count()));
+    map_.apply_write(*write.generation, effect, root_.number);
+    for (const Superseded& old : map_.superseded()) {
+        if (old.after_checkpoint) held_.hold_for_next_checkpoint(old.extent);
+        else held_.hold(old.extent, write.sequence);
+    }
+    ++counters_.writes;
+    counters_.blocks_written += effect.extents.empty() ? 0 : write.count;
+
+    // T5: everything logged before the first write that has not committed is known committed.
+    shard.highest_committed = std::max(shard.highest_committed, write.position);
+    const bool first = shard.uncommitted.front() == &write.in_shard;
+    write.in_shard.unlink();
+    if (first) {
+        const Position known =
+            shard.uncommitted.empty() ? shard.highest_committed : write.position;
+        shard.committed = std::max(shard.committed, known);
+        if (!shard.commit_mark_due) {
+            shard.commit_mark_due = true;
+            marks_due_.push_back(shard.state.shard);
+        }
+    }
+    release_write(write);
+}
+
+}  // namespace pf::tray

@@ -1,0 +1,361 @@
+#include "tray/replay.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/crc32c.hpp"
+#include "base/planted.hpp"
+
+namespace pf::tray {
+
+using runtime::Task;
+
+namespace {
+
+constexpr uint32_t tables_per_batch = 64;
+
+Task<int32_t> run_batch(IoBatch& batch, runtime::Disk& disk) {
+    struct Waiting {
+        runtime::Event done;
+        int32_t result = 0;
+    };
+    Waiting waiting;
+    batch.submit(disk, [](void* context, int32_t result) {
+        auto& self = *static_cast<Waiting*>(context);
+        self.result = result;
+        self.done.set();
+    }, &waiting);
+    co_await waiting.done.wait();
+    co_return waiting.result;
+}
+
+}  // namespace
+
+Task<Status> Replay::run() {
+    data_ = co_await runtime::Reactor::current().buffers().allocate(size_t{tables_per_batch} *
+                                                                    block_bytes);
+    RootReader roots(*engine_.disk_, engine_.superblock_);
+    PF_CO_TRY_ASSIGN(engine_.root_, co_await roots.read(engine_.warnings_));
+    engine_.map_.directory().set_epoch(engine_.root_.number + 1);
+    PF_CO_TRY(co_await load_state());
+    PF_CO_TRY(co_await load_directory());
+    PF_CO_TRY(co_await load_tables());
+    PF_CO_TRY(find_owned_blocks());
+    co_return co_await replay_log();
+}
+
+Status Replay::mark_metadata(Address address, const char* what) {
+    if (!engine_.allocator_.mark_used(address)) {
+        return fail(Errc::corrupt, fmt::format("{}: block {} of the {} is owned twice",
+                                               engine_.disk_->name(), address, what));
+    }
+    ++engine_.metadata_blocks_;
+    return {};
+}
+
+Task<Status> Replay::load_state() {
+    BlockLink link = engine_.root_.state;
+    const MutableBytes block = data_.bytes().first(block_bytes);
+    while (link.address != unmapped_address) {
+        PF_CO_TRY(mark_metadata(link.address, "state"));  // a loop would mark one twice
+        engine_.checkpointer_.chain_blocks().push_back(link.address);
+        PF_CO_TRY(co_await engine_.disk_->read(uint64_t{link.address} * block_bytes, block));
+        PF_CO_TRY_ASSIGN(MetaBlock meta, decode_meta(block, MetaKind::state, link.crc,
+                                                     engine_.superblock_));
+        while (!meta.payload.empty()) {
+            PF_CO_TRY_ASSIGN(const StateRecord record, take_state_record(meta.payload));
+            PF_CO_TRY(restore_state(record));
+        }
+        link = meta.next;
+    }
+    // Parents may be in shards that come later: linked once all are there.
+    for (const GenerationStateRecord& record : generations_) {
+        if (record.parent.shard == 0) continue;
+        Generation* generation = engine_.map_.find_generation(record.id);
+        Generation* parent = engine_.map_.find_generation(record.parent);
+        if (parent == nullptr || parent == generation) {
+            co_return fail(Errc::corrupt, fmt::format("generation {}@{}: unknown parent {}@{}",
+                                                      record.id.shard, record.id.snap_seq,
+                                                      record.parent.shard,
+                                                      record.parent.snap_seq));
+        }
+        generation->parent = parent;
+        parent->children.push_back(generation);
+    }
+    for (const auto& [id, shard] : engine_.map_.shards()) {
+        if (shard->deleted) continue;
+        const auto head = shard->generations.find(shard->state.snap_seq);
+        if (head == shard->generations.end()) {
+            co_return fail(Errc::corrupt, fmt::format("shard {}: its head generation {} is missing",
+                                                      id, shard->state.snap_seq));
+        }
+        shard->head = head->second.get();
+    }
+    co_return Status{};
+}
+
+Status Replay::restore_state(const StateRecord& record) {
+    Map& map = engine_.map_;
+    if (const auto* shard = std::get_if<ShardStateRecord>(&record)) {
+        if (map.find_any(shard->state.shard) != nullptr) {
+            return fail(Errc::corrupt, "state record: a shard is there twice");
+        }
+        Shard& made = map.restore_shard(shard->state);
+        made.highest_snap_seq = shard->highest_snap_seq;
+        made.last = shard->last;
+        made.committed = made.highest_committed = shard->committed;
+        made.deleted = shard->deleted;
+        return {};
+    }
+    if (const auto* generation = std::get_if<GenerationStateRecord>(&record)) {
+        Shard* shard = map.find_any(generation->id.shard);
+        if (shard == nullptr || map.find_generation(generation->id) != nullptr) {
+            return fail(Errc::corrupt, "state record: a generation does not fit its shard");
+        }
+        map.create_generation(*shard, generation->id.snap_seq, nullptr).deleted =
+            generation->deleted;
+        generations_.push_back(*generation);
+        return {};
+    }
+    const auto& session = std::get<SessionStateRecord>(record);
+    Shard* shard = map.find_any(session.shard);
+    if (shard == nullptr || shard->sessions.find(session.session.id) != nullptr) {
+        return fail(Errc::corrupt, "state record: a session does not fit its shard");
+    }
+    shard->sessions.restore(session.session);
+    return {};
+}
+
+Task<Status> Replay::load_directory() {
+    std::vector<BlockLink> pages;
+    BlockLink link = engine_.root_.index;
+    const MutableBytes block = data_.bytes().first(block_bytes);
+    while (link.address != unmapped_address) {
+        PF_CO_TRY(mark_metadata(link.address, "directory index"));
+        engine_.checkpointer_.chain_blocks().push_back(link.address);
+        PF_CO_TRY(co_await engine_.disk_->read(uint64_t{link.address} * block_bytes, block));
+        PF_CO_TRY_ASSIGN(const MetaBlock meta, decode_meta(block, MetaKind::index, link.crc,
+                                                           engine_.superblock_));
+        PF_CO_TRY_ASSIGN(const auto links, decode_index(meta.payload, engine_.superblock_));
+        pages.insert(pages.end(), links.begin(), links.end());
+        link = meta.next;
+    }
+    if (pages.size() != engine_.root_.directory_pages) {
+        co_return fail(Errc::corrupt, "directory index: its length is not what the root says");
+    }
+    co_return co_await load_pages(pages);
+}
+
+Task<Status> Replay::load_pages(const std::vector<BlockLink>& links) {
+    for (size_t at = 0; at < links.size(); at += tables_per_batch) {
+        const size_t count = std::min<size_t>(tables_per_batch, links.size() - at);
+        IoBatch& batch = engine_.take_batch();
+        for (size_t i = 0; i < count; ++i) {
+            PF_CO_TRY(mark_metadata(links[at + i].address, "directory"));
+            batch.add_part(runtime::DiskOp::Kind::read,
+                           uint64_t{links[at + i].address} * block_bytes);
+            batch.add_memory(data_.data() + i * block_bytes, block_bytes);
+        }
+        const int32_t result = co_await run_batch(batch, *engine_.disk_);
+        engine_.give_back_batch(batch);
+        if (result != 0) co_return fail(from_errno(-result));
+        for (size_t i = 0; i < count; ++i) {
+            PF_CO_TRY_ASSIGN(const MetaBlock meta,
+                             decode_meta(data_.bytes().subspan(i * block_bytes, block_bytes),
+                                         MetaKind::directory, links[at + i].crc,
+                                         engine_.superblock_));
+            PF_CO_TRY_ASSIGN(const auto entries,
+                             decode_directory(meta.payload, engine_.superblock_));
+            engine_.map_.directory().add_restored_page(links[at + i]);
+            for (const auto& entry : entries) {
+                entries_.push_back(entry);
+                entry_pages_.push_back(static_cast<uint32_t>(at + i));
+            }
+        }
+    }
+    co_return Status{};
+}
+
+// All tables are read: it rebuilds the bitmap and proves every table's checksum.
+Task<Status> Replay::load_tables() {
+    Map& map = engine_.map_;
+    for (size_t at = 0; at < entries_.size(); at += tables_per_batch) {
+        const size_t count = std::min<size_t>(tables_per_batch, entries_.size() - at);
+        IoBatch& batch = engine_.take_batch();
+        for (size_t i = 0; i < count; ++i) {
+            const Address address = entries_[at + i].table.address;
+            PF_CO_TRY(mark_metadata(address, "tables"));
+            batch.add_part(runtime::DiskOp::Kind::read, uint64_t{address} * block_bytes);
+            batch.add_memory(data_.data() + i * block_bytes, block_bytes);
+        }
+        const int32_t result = co_await run_batch(batch, *engine_.disk_);
+        engine_.give_back_batch(batch);
+        if (result != 0) co_return fail(from_errno(-result));
+        for (size_t i = 0; i < count; ++i) {
+            const DirectoryEntryFormat& entry = entries_[at + i];
+            const Result<const Table*> table =
+                decode_table(data_.bytes().subspan(i * block_bytes, block_bytes), entry.table.crc,
+                             engine_.superblock_);
+            Generation* generation = map.find_generation({entry.shard, entry.snap_seq});
+            if (!table || generation == nullptr || map.own(*generation, entry.chunk) != nullptr) {
+                co_return fail(Errc::corrupt,
+                               fmt::format("{}: shard {} chunk {} generation {}: {}",
+                                           engine_.disk_->name(), uint64_t{entry.shard},
+                                           uint32_t{entry.chunk}, uint32_t{entry.snap_seq},
+                                           table ? "directory entry does not fit"
+                                                 : table.error().message));
+            }
+            ChunkVersion* version =
+                map.directory().restore(*generation, entry.chunk, entry_pages_[at + i]);
+            version->table = map.tables().take();
+            *version->table = **table;
+            version->stored = entry.table;
+            version->last = version->stored_last = {entry.last_epoch, entry.last_sequence};
+            map.link_version(*version);
+        }
+    }
+    entries_ = {};
+    entry_pages_ = {};
+    co_return Status{};
+}
+
+// S1: an entry belongs to a generation if its parent's view has another.
+Status Replay::find_owned_blocks() {
+    Map& map = engine_.map_;
+    for (const auto& [id, shard] : map.shards()) {
+        for (ChunkVersion* version : shard->chunks) {
+            for (; version != nullptr; version = version->older) {
+                Generation& generation = *version->generation;
+                const ChunkVersion* inherited =
+                    generation.parent == nullptr ? nullptr
+                                                 : map.view(*generation.parent, version->chunk);
+                int64_t owned = 0;
+                for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
+                    const Address address = version->table->entries[i].address;
+                    if (!is_data(address)) continue;
+                    if (inherited != nullptr && inherited->table->entries[i].address == address) {
+                        continue;
+                    }
+                    if (!engine_.allocator_.mark_used(address)) {
+                        return fail(Errc::corrupt,
+                                    fmt::format("{}: block {} is owned twice: by shard {} chunk "
+                                                "{} generation {} and another",
+                                                engine_.disk_->name(), address, id,
+                                                version->chunk, generation.id.snap_seq));
+                    }
+                    version->set_owned(i, true);
+                    ++owned;
+                }
+                map.add_own_blocks(generation, owned);
+            }
+        }
+    }
+    return {};
+}
+
+Task<Status> Replay::replay_log() {
+    LogReader reader(*engine_.disk_, engine_.superblock_);
+    PF_CO_TRY_ASSIGN(const LogReader::End end, co_await reader.find_end(engine_.root_));
+    end_ = end.last;
+    confirmed_ = end.confirmed;
+    last_crc_ = end.last_crc;
+    for (uint64_t sequence = engine_.root_.log_start; sequence <= end_; ++sequence) {
+        PF_CO_TRY_ASSIGN(const Bytes bytes, co_await reader.read(sequence));
+        PF_CO_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, engine_.superblock_));
+        PF_CO_TRY(co_await apply_block(block.records, sequence <= confirmed_));
+    }
+    co_return Status{};
+}
+
+Task<Status> Replay::apply_block(Bytes records, bool confirmed) {
+    while (!records.empty()) {
+        PF_CO_TRY_ASSIGN(const Record record, take_record(records, engine_.superblock_));
+        ++engine_.counters_.replayed_records;
+        if (const auto* write = std::get_if<WriteRecord>(&record)) {
+            PF_CO_TRY(co_await apply_write(*write, confirmed));
+        } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
+            if (Shard* shard = engine_.map_.find_any(commit->shard)) {
+                shard->committed = std::max(shard->committed, commit->position);
+            }
+        } else {
+            PF_CO_TRY(apply_control(engine_.map_, record));
+        }
+    }
+    co_return Status{};
+}
+
+Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
+    Map& map = engine_.map_;
+    Allocator& allocator = engine_.allocator_;
+    Generation* generation = map.find_generation({record.shard, record.snap_seq});
+    if (generation == nullptr) {
+        co_return fail(Errc::corrupt, fmt::format("log record does not fit: write to unknown "
+                                                  "generation {}@{}",
+                                                  record.shard, record.snap_seq));
+    }
+    if (record.logged_again && !record.extents.empty() &&
+        allocator.is_used(record.extents.front().start)) {
+        co_return Status{};  // the first copy was replayed
+    }
+    bool good = true;
+    if (!confirmed && record.kind == WriteKind::data &&
+        !planted("replay_accepts_bad_data_crc")) {
+        PF_CO_TRY_ASSIGN(good, co_await data_matches(record));
+    }
+    for (const Extent& extent : record.extents) {
+        for (uint32_t i = 0; i < extent.count; ++i) {
+            const bool was_free = allocator.mark_used(extent.start + i);
+            if (!was_free && good) {
+                co_return fail(Errc::corrupt,
+                               fmt::format("{}: log record of shard {} block {} names block {}, "
+                                           "which is in use",
+                                           engine_.disk_->name(), record.shard, record.block,
+                                           extent.start + i));
+            }
+            // T1: until the mount is durable, its next attempt has to find the same bytes here.
+            if (was_free && !good) engine_.held_.hold_for_next_checkpoint({extent.start + i, 1});
+        }
+    }
+    if (!good) {
+        ++engine_.counters_.dropped_records;
+        co_return Status{};
+    }
+    WriteEffect effect;
+    effect.position = record.position;
+    effect.kind = record.kind;
+    effect.block = record.block;
+    effect.count = record.count;
+    effect.extents = record.extents;
+    effect.crcs = record.crcs;
+    map.apply_write(*generation, effect, engine_.root_.number);
+    Shard& shard = *generation->shard;
+    shard.last = std::max(shard.last, record.position);
+    shard.sessions.mark_applied(record.request);
+    for (const Superseded& old : map.superseded()) {
+        // T3: a block that an unconfirmed record superseded may belong to another unconfirmed one.
+        if (confirmed) allocator.free(old.extent.start, old.extent.count);
+        else engine_.held_.hold_for_next_checkpoint(old.extent);
+    }
+    co_return Status{};
+}
+
+Task<Result<bool>> Replay::data_matches(WriteRecord record) {
+    uint32_t index = 0;
+    for (const Extent& extent : record.extents) {
+        for (uint32_t done = 0; done < extent.count;) {
+            const uint32_t count = std::min(tables_per_batch, extent.count - done);
+            const MutableBytes to = data_.bytes().first(size_t{count} * block_bytes);
+            PF_CO_TRY(co_await engine_.disk_->read(uint64_t{extent.start + done} * block_bytes,
+                                                   to));
+            for (uint32_t i = 0; i < count; ++i, ++index) {
+                const MutableBytes block = to.subspan(size_t{i} * block_bytes, block_bytes);
+                if (crc32c(block) != record.crc(index)) co_return false;
+            }
+            done += count;
+        }
+    }
+    co_return true;
+}
+
+}  // namespace pf::tray

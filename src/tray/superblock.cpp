@@ -1,0 +1,142 @@
+#include "tray/superblock.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace pf::tray {
+
+using runtime::Task;
+
+namespace {
+
+// What is looked at before a disk is formatted without force.
+constexpr uint32_t blank_check_blocks = 16;
+
+Task<Status> write_block(runtime::Disk& disk, Address address, MutableBytes block) {
+    co_return co_await disk.write(uint64_t{address} * block_bytes, block);
+}
+
+Task<Status> refuse_if_used(runtime::Disk& disk, MutableBytes scratch) {
+    PF_CO_TRY(co_await disk.read(0, scratch));
+    const Result<Superblock> found = decode_superblock(scratch);
+    if (found || found.error().code != Errc::not_found) {
+        co_return fail(Errc::already_exists,
+                       fmt::format("{} holds a tray; formatting it needs --force", disk.name()));
+    }
+    const bool blank = std::ranges::all_of(scratch, [](std::byte b) { return b == std::byte{0}; });
+    if (!blank) {
+        co_return fail(Errc::busy, fmt::format("{} is not blank; formatting it needs --force",
+                                               disk.name()));
+    }
+    // A tray whose first copy was lost still shows at its end.
+    const MutableBytes block = scratch.first(block_bytes);
+    const uint64_t last = disk.size_bytes() / block_bytes - 1;
+    PF_CO_TRY(co_await disk.read(last * block_bytes, block));
+    const Result<Superblock> second = decode_superblock(block);
+    if (second || second.error().code != Errc::not_found) {
+        co_return fail(Errc::already_exists,
+                       fmt::format("{} holds a tray; formatting it needs --force", disk.name()));
+    }
+    co_return Status{};
+}
+
+}  // namespace
+
+Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
+    PF_CO_TRY_ASSIGN(Superblock superblock,
+                     choose_geometry(disk.size_bytes(), options.log_bytes));
+    auto& reactor = runtime::Reactor::current();
+    runtime::Buffer buffer =
+        co_await reactor.buffers().allocate(size_t{blank_check_blocks} * block_bytes);
+    if (!options.force) PF_CO_TRY(co_await refuse_if_used(disk, buffer.bytes()));
+    superblock.cluster = options.cluster;
+    superblock.tray = options.tray;
+    superblock.nonce = reactor.rng().next();
+
+    // The old superblocks go first and the new ones come last, so that a crash in between leaves
+    // no tray, never half of one.
+    const MutableBytes block = buffer.bytes().first(block_bytes);
+    std::ranges::fill(block, std::byte{0});
+    for (const Address address : {superblock_a_address, superblock.second_copy()}) {
+        PF_CO_TRY(co_await write_block(disk, address, block));
+    }
+    PF_CO_TRY(co_await disk.flush());
+    for (uint32_t slot = 0; slot < root_slots; ++slot) {
+        Root root;
+        root.number = slot + 1;
+        root.incarnation = 0;
+        root.log_start = 1;
+        encode_root(root, superblock.tag(), block);
+        const Address address =
+            first_root_address + static_cast<Address>(root.number % root_slots);
+        PF_CO_TRY(co_await write_block(disk, address, block));
+    }
+    PF_CO_TRY(co_await disk.flush());
+    encode_superblock(superblock, block);
+    for (const Address address : {superblock.second_copy(), superblock_a_address}) {
+        PF_CO_TRY(co_await write_block(disk, address, block));
+    }
+    PF_CO_TRY(co_await disk.flush());
+    co_return Status{};
+}
+
+Task<Result<Superblock>> SuperblockReader::read_copy(Address address) {
+    runtime::Buffer buffer =
+        co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    PF_CO_TRY(co_await disk_.read(uint64_t{address} * block_bytes, buffer.bytes()));
+    PF_CO_TRY_ASSIGN(const Superblock superblock, decode_superblock(buffer.bytes()));
+    if (uint64_t{superblock.total_blocks} * block_bytes > disk_.size_bytes()) {
+        co_return fail(Errc::corrupt,
+                       fmt::format("superblock: bad total_blocks: {} blocks on a disk of {}",
+                                   superblock.total_blocks, format_size(disk_.size_bytes())));
+    }
+    co_return superblock;
+}
+
+Task<Result<Superblock>> SuperblockReader::read() {
+    if (disk_.size_bytes() < 3 * block_bytes) {
+        co_return fail(Errc::not_found, fmt::format("{}: too small to be a tray", disk_.name()));
+    }
+    const auto last = static_cast<Address>(
+        std::min<uint64_t>(disk_.size_bytes() / block_bytes, max_tray_blocks) - 1);
+    Result<Superblock> first = co_await read_copy(superblock_a_address);
+    const Address second_address = first ? first->second_copy() : last;
+    Result<Superblock> second = co_await read_copy(second_address);
+    if (!first && !second) {
+        const bool none = first.error().code == Errc::not_found &&
+                          second.error().code == Errc::not_found;
+        if (none) co_return fail(Errc::not_found, fmt::format("{}: not a tray", disk_.name()));
+        const bool version = first.error().code == Errc::unsupported_version;
+        co_return fail(version ? first.error().code : Errc::corrupt,
+                       fmt::format("{}: both superblocks are unusable: {}; {}", disk_.name(),
+                                   first.error().message, second.error().message));
+    }
+    for (const auto* copy : {&first, &second}) {
+        if (*copy) continue;
+        const bool is_first = copy == &first;
+        warnings_.push_back(fmt::format("{}: superblock {} is damaged ({}), the copy is used",
+                                        disk_.name(), is_first ? 'A' : 'B',
+                                        copy->error().text()));
+        damaged_.push_back(is_first ? superblock_a_address : second_address);
+    }
+    if (first && second && *first != *second) {
+        co_return fail(Errc::corrupt,
+                       fmt::format("{}: the two superblocks disagree", disk_.name()));
+    }
+    co_return first ? *first : *second;
+}
+
+Task<Status> SuperblockReader::repair(const Superblock& superblock) {
+    if (damaged_.empty()) co_return Status{};
+    runtime::Buffer buffer =
+        co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    encode_superblock(superblock, buffer.bytes());
+    for (const Address address : damaged_) {
+        PF_CO_TRY(co_await disk_.write(uint64_t{address} * block_bytes, buffer.bytes()));
+    }
+    PF_CO_TRY(co_await disk_.flush());
+    co_return Status{};
+}
+
+}  // namespace pf::tray
