@@ -54,8 +54,8 @@ PFBD_API struct PfClientVolume* pf_open_volume(const char* volume_name, const ch
                                                const char* snap_name, int lib_ver);
 /* Knows the volume but does no I/O. lib_ver is not checked. */
 PFBD_API struct PfClientVolume* pf_half_open_volume(const char* volume_name,
-                                                    const char* cfg_filename,
-                                                    const char* snap_name, int lib_ver);
+                                                    const char* cfg_filename, const char* snap_name,
+                                                    int lib_ver);
 PFBD_API int pf_query_volume_info(const char* volume_name, const char* cfg_filename,
                                   const char* snap_name, int lib_ver,
                                   struct PfClientVolumeInfo* volume);

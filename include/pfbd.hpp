@@ -94,8 +94,6 @@ class Context {
 
 // What the I/O functions of Volume give: co_await it once. Nothing is started before.
 //
-// The callback may come from another thread before await_suspend has returned, so the result
-// decides who goes on: whoever comes second of "submitted" and "completed".
 template <class Start>
 class Operation {
   public:
@@ -103,9 +101,8 @@ class Operation {
     bool await_ready() const noexcept { return false; }
     bool await_suspend(std::coroutine_handle<> waiter) {
         waiter_ = waiter;
-        // From here on the operation may be over, and this object gone, at any time.
-        Operation* self = this;
-        const int accepted = start_(&Operation::complete, static_cast<void*>(self));
+        const int accepted = start_(&Operation::complete, static_cast<void*>(this));
+        // Once accepted it may be over already, on another thread, and this object gone.
         if (accepted == 0) return true;
         status_ = accepted;
         return false;

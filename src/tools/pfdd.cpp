@@ -22,7 +22,7 @@ int complain(const Error& error) {
 
 // An interrupted copy ends after what is under way, and still says how far it came.
 void watch_signals() {
-    struct sigaction action {};
+    struct sigaction action{};
     action.sa_handler = [](int signal) { interrupted = signal; };
     ::sigaction(SIGINT, &action, nullptr);
     ::sigaction(SIGTERM, &action, nullptr);
@@ -46,8 +46,7 @@ int copy_all(const DdOptions& options) {
     if (const Status prepared = copy.prepare(); !prepared) return complain(prepared.error());
     Report report(options.status);
     watch_signals();
-    const Status copied =
-        copy.run([] { return interrupted != 0; }, [&] { report.tick(copy); });
+    const Status copied = copy.run([] { return interrupted != 0; }, [&] { report.tick(copy); });
     report.summary(copy);
     if (!copied) return complain(copied.error());
     return interrupted != 0 ? 128 + interrupted : 0;

@@ -154,8 +154,8 @@ bool Copy::start_read(Block& block) {
 void Copy::finish_read(Block& block) {
     block.state = Block::State::read;
     if (block.status != 0) {
-        const Error error = volume_error(input_, "read", options_.skip_bytes + block.at,
-                                         block.status);
+        const Error error =
+            volume_error(input_, "read", options_.skip_bytes + block.at, block.status);
         block.state = Block::State::free;
         return fail_with(error);
     }
@@ -203,8 +203,8 @@ bool Copy::start_write(Block& block) {
 void Copy::finish_write(Block& block) {
     block.state = Block::State::free;
     if (block.status != 0)
-        return fail_with(volume_error(output_, "write", options_.seek_bytes + block.at,
-                                      block.status));
+        return fail_with(
+            volume_error(output_, "write", options_.seek_bytes + block.at, block.status));
     ++(block.bytes == options_.block_bytes ? counts_.full_out : counts_.partial_out);
     counts_.bytes += block.bytes;
     if (output_.is_volume()) counts_.padded_bytes += block.written - block.bytes;

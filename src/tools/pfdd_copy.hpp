@@ -17,7 +17,7 @@ struct CopyCounts {
     uint64_t partial_in = 0;
     uint64_t full_out = 0;
     uint64_t partial_out = 0;
-    uint64_t bytes = 0;        // of the input, written
+    uint64_t bytes = 0;         // of the input, written
     uint64_t padded_bytes = 0;  // zeros added to fill the last sector of a volume
 };
 
@@ -40,9 +40,9 @@ class Copy {
         Copy* copy = nullptr;
         std::byte* memory = nullptr;
         State state = State::free;
-        uint64_t at = 0;      // from the beginning of the copy
-        size_t bytes = 0;     // of the input
-        size_t written = 0;   // with padding
+        uint64_t at = 0;     // from the beginning of the copy
+        size_t bytes = 0;    // of the input
+        size_t written = 0;  // with padding
         int status = 0;
     };
     struct FreeMemory {

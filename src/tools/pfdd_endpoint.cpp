@@ -69,7 +69,7 @@ Status Endpoint::open(const std::string& operand, Use use, Cluster& cluster) {
         if (fd_ < 0) return failed("cannot open", operand);
         own_fd_ = true;
     }
-    struct stat status {};
+    struct stat status{};
     if (::fstat(fd_, &status) != 0) return failed("cannot look at", name_);
     if (S_ISDIR(status.st_mode))
         return fail(Errc::invalid_argument, fmt::format("'{}' is a directory", name_));
@@ -88,10 +88,9 @@ Status Endpoint::open(const std::string& operand, Use use, Cluster& cluster) {
 Result<size_t> Endpoint::read(MutableBytes to, uint64_t offset) {
     size_t done = 0;
     while (done < to.size()) {
-        const ssize_t got =
-            seekable_ ? ::pread(fd_, to.data() + done, to.size() - done,
-                                static_cast<off_t>(offset + done))
-                      : ::read(fd_, to.data() + done, to.size() - done);
+        const ssize_t got = seekable_ ? ::pread(fd_, to.data() + done, to.size() - done,
+                                                static_cast<off_t>(offset + done))
+                                      : ::read(fd_, to.data() + done, to.size() - done);
         if (got < 0 && errno == EINTR) continue;
         if (got < 0) return failed("cannot read", name_);
         if (got == 0) break;
@@ -103,10 +102,9 @@ Result<size_t> Endpoint::read(MutableBytes to, uint64_t offset) {
 Status Endpoint::write(Bytes from, uint64_t offset) {
     size_t done = 0;
     while (done < from.size()) {
-        const ssize_t put =
-            seekable_ ? ::pwrite(fd_, from.data() + done, from.size() - done,
-                                 static_cast<off_t>(offset + done))
-                      : ::write(fd_, from.data() + done, from.size() - done);
+        const ssize_t put = seekable_ ? ::pwrite(fd_, from.data() + done, from.size() - done,
+                                                 static_cast<off_t>(offset + done))
+                                      : ::write(fd_, from.data() + done, from.size() - done);
         if (put < 0 && errno == EINTR) continue;
         if (put < 0) return failed("cannot write", name_);
         done += static_cast<size_t>(put);
@@ -130,7 +128,8 @@ Status Endpoint::sync() {
 Status Endpoint::skip(uint64_t bytes) {
     std::vector<std::byte> memory(std::min<uint64_t>(bytes, 1u << 20));
     while (bytes > 0) {
-        const MutableBytes to = MutableBytes(memory).first(std::min<uint64_t>(bytes, memory.size()));
+        const MutableBytes to =
+            MutableBytes(memory).first(std::min<uint64_t>(bytes, memory.size()));
         PF_TRY_ASSIGN(const size_t got, read(to, 0));
         if (got == 0) return {};
         bytes -= got;

@@ -37,8 +37,8 @@ Status parse_conv(DdOptions& options, std::string_view value) {
         } else if (word == "notrunc") {
             options.no_truncate = true;
         } else {
-            return refuse(fmt::format(
-                "conv={}: only fsync, fdatasync, sparse and notrunc are known", word));
+            return refuse(
+                fmt::format("conv={}: only fsync, fdatasync, sparse and notrunc are known", word));
         }
         value = comma == std::string_view::npos ? "" : value.substr(comma + 1);
     }
@@ -111,8 +111,8 @@ Status resolve(DdOptions& options, const Positions& positions) {
                                       {"skip", options.skip_bytes},
                                       {"seek", options.seek_bytes}}) {
         if (value % sector_bytes != 0)
-            return refuse(fmt::format("{} is {} bytes: with a volume it has to be a multiple of 512",
-                                      name, value));
+            return refuse(fmt::format(
+                "{} is {} bytes: with a volume it has to be a multiple of 512", name, value));
     }
     return {};
 }

@@ -21,12 +21,14 @@ std::string decimal(double value) {
     constexpr const char* units[] = {"B", "kB", "MB", "GB", "TB", "PB"};
     size_t unit = 0;
     for (; value >= 999.5 && unit + 1 < std::size(units); ++unit) value /= 1000;
-    return fmt::format(unit == 0 || value >= 9.95 ? "{:.0f} {}" : "{:.1f} {}", value, units[unit]);
+    const int decimals = unit == 0 || value >= 9.95 ? 0 : 1;
+    return fmt::format("{:.{}f} {}", value, decimals, units[unit]);
 }
 
 }  // namespace
 
-Report::Report(DdOptions::Status status) : status_(status), terminal_(::isatty(STDERR_FILENO) == 1) {}
+Report::Report(DdOptions::Status status)
+    : status_(status), terminal_(::isatty(STDERR_FILENO) == 1) {}
 
 double Report::seconds_so_far() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
