@@ -13,10 +13,14 @@
  *
  * Offsets and lengths are bytes, multiples of 512. Memory stays valid, and for writes unchanged,
  * until the callback. Functions return 0 or a negative errno; pfbd_error_text() of the same thread
- * explains the last one. Statuses given to callbacks are 0 or a negative errno: -EIO medium,
- * -EILSEQ checksum, -ENOSPC full, -EROFS read-only, -ETIMEDOUT deadline passed and the write
- * fenced, -ESTALE fenced by another writer, -EILSEQ corrupt, -ECANCELED miscompare of
- * compare-and-write, -ESHUTDOWN closed.
+ * explains the last one. Statuses given to callbacks are 0 or a negative errno: -EIO medium failed,
+ * -EILSEQ corrupt (the data does not match its checksum and is not returned), -ENOSPC full,
+ * -EROFS read-only, -ETIMEDOUT the deadline passed (a write was then never applied and never will
+ * be), -ESTALE fenced by another writer (the volume handle is finished), -ECANCELED miscompare of
+ * compare-and-write, -ESHUTDOWN the handle was closed before the outcome was known.
+ *
+ * From inside a callback only the asynchronous functions may be called; the ones that wait return
+ * -EDEADLK there.
  */
 #ifndef PFBD_H
 #define PFBD_H
@@ -41,7 +45,7 @@ enum { PFBD_CALLER_THREAD = 1 }; /* pfbd_options.flags */
 enum {
     PFBD_READ_ONLY = 1,
     PFBD_EXCLUSIVE = 2
-};                               /* pfbd_open flags; exclusive fences earlier writers */
+}; /* pfbd_open flags; exclusive fences earlier writers */
 enum { PFBD_WRITE_NO_HOLE = 1 }; /* pfbd_write_zeroes flags */
 
 typedef struct pfbd_options {

@@ -1,5 +1,5 @@
 // The client core against a conductor and a store in memory, in the simulator.
-#include "client/fake_cluster.hpp"
+#include "client/client_test.hpp"
 #include "client/split.hpp"
 
 namespace pf::client {

@@ -72,6 +72,19 @@ class Reactor {
     // bounds how many it has outstanding.
     virtual void post(PostedCall& call) = 0;
 
+    // Makes `reactor` current for a scope: implementations around a turn, and a caller that drives
+    // a reactor itself around what it starts between turns.
+    class Enter {
+      public:
+        explicit Enter(Reactor& reactor);
+        Enter(const Enter&) = delete;
+        Enter& operator=(const Enter&) = delete;
+        ~Enter();
+
+      private:
+        Reactor* previous_;
+    };
+
   protected:
     // Runs ready and end-of-turn coroutines until none is left. Bounded per call, so that
     // completions are looked at even when coroutines keep each other busy; returns whether work is
@@ -83,16 +96,6 @@ class Reactor {
     // For the next process on the same simulated node: making an arena costs more than a crash
     // state.
     [[nodiscard]] std::unique_ptr<BufferPool> take_buffers() { return std::move(buffers_); }
-
-    // Makes `reactor` current for a scope.
-    class Enter {
-      public:
-        explicit Enter(Reactor& reactor);
-        ~Enter();
-
-      private:
-        Reactor* previous_;
-    };
 
     ReadyQueue ready_;
     ReadyQueue end_of_turn_;

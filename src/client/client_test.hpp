@@ -233,7 +233,7 @@ class FakeConductor : public net::Handler {
                 location->mutable_shard()->set_id((test_volume_id << 20) + i);
                 location->mutable_shard()->set_index(i);
                 location->mutable_shard()->set_epoch(tray.epoch);
-                location->set_primary_address(fmt::format("store:{}", store_port));
+                location->set_primary_address(store_address);
             }
         } else if (request.has_stat_volume()) {
             fill(*reply.mutable_stat_volume()->mutable_volume());
@@ -254,6 +254,7 @@ class FakeConductor : public net::Handler {
     }
 
     FakeTray& tray;
+    std::string store_address = fmt::format("store:{}", store_port);
     uint64_t sessions = 0;
     uint64_t handles = 0;
     uint64_t lists = 0;

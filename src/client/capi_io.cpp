@@ -1,0 +1,379 @@
+// Opening volumes and their I/O.
+#include <algorithm>
+#include <cerrno>
+
+#include "base/units.hpp"
+#include "client/capi.hpp"
+
+namespace {
+
+using namespace pf;
+using client::Io;
+using client::IoKind;
+using client::capi::explain;
+using client::capi::negative_errno;
+using runtime::Task;
+
+constexpr int max_vectors = 1024;
+
+// --- slots ---
+
+class SlotLock {
+  public:
+    explicit SlotLock(pfbd_volume& volume) : volume_(volume) {
+        if (volume_.context->own_thread()) volume_.mutex.lock();
+    }
+    SlotLock(const SlotLock&) = delete;
+    SlotLock& operator=(const SlotLock&) = delete;
+    ~SlotLock() {
+        if (volume_.context->own_thread()) volume_.mutex.unlock();
+    }
+
+  private:
+    pfbd_volume& volume_;
+};
+
+ApiIo* take_slot(pfbd_volume& volume) {
+    const SlotLock lock(volume);
+    ApiIo* slot = volume.free_ios;
+    if (slot != nullptr) volume.free_ios = slot->next_free;
+    return slot;
+}
+
+void give_slot(ApiIo& slot) {
+    const SlotLock lock(*slot.volume);
+    slot.next_free = slot.volume->free_ios;
+    slot.volume->free_ios = &slot;
+}
+
+void call_back(ApiIo& slot, int status) {
+    const pfbd_callback callback = slot.callback;
+    void* argument = slot.argument;
+    ++slot.volume->context->callbacks;
+    // First, so that the callback can start the next I/O.
+    give_slot(slot);
+    callback(argument, status);
+}
+
+void on_complete(Io& io) {
+    call_back(static_cast<ApiIo&>(io), negative_errno(io.result));
+}
+
+// On the reactor of a context that has its own thread.
+void on_posted(runtime::PostedCall& call) {
+    auto& slot = static_cast<ApiIo&>(call);
+    const Status submitted = slot.volume->core->submit(slot);
+    if (!submitted) call_back(slot, negative_errno(submitted.error().code));
+}
+
+void make_slots(pfbd_volume& volume) {
+    for (uint32_t i = 0; i < volume.context->depth; ++i) {
+        ApiIo& slot = volume.ios.emplace_back();
+        slot.volume = &volume;
+        slot.complete = &on_complete;
+        slot.run = &on_posted;
+        slot.next_free = volume.free_ios;
+        volume.free_ios = &slot;
+    }
+}
+
+// --- submitting ---
+
+// What can be refused at once, so that programs see it where they made the call.
+int check(pfbd_volume& volume, IoKind kind, uint64_t length, uint64_t offset) {
+    const SlotLock lock(volume);
+    const client::VolumeInfo& info = volume.info;
+    if (kind != IoKind::read && info.read_only) return -EROFS;
+    if (length == 0 || length % sector_bytes != 0 || offset % sector_bytes != 0) return -EINVAL;
+    if (offset > info.size_bytes || length > info.size_bytes - offset) return -ERANGE;
+    return 0;
+}
+
+int submit(ApiIo& slot) {
+    pfbd_context& context = *slot.volume->context;
+    if (context.own_thread()) {
+        context.reactor().post(slot);
+        return 0;
+    }
+    const runtime::Reactor::Enter enter(context.reactor());
+    const Status submitted = slot.volume->core->submit(slot);
+    if (!submitted) {
+        give_slot(slot);
+        return negative_errno(submitted.error().code);
+    }
+    context.nudge();
+    return 0;
+}
+
+struct Call {
+    IoKind kind;
+    uint64_t length;
+    uint64_t offset;
+    pfbd_callback callback;
+    void* argument;
+};
+
+ApiIo* prepare(pfbd_volume& volume, const Call& call) {
+    ApiIo* slot = take_slot(volume);
+    if (slot == nullptr) return nullptr;
+    slot->kind = call.kind;
+    slot->length = call.length;
+    slot->offset = call.offset;
+    slot->callback = call.callback;
+    slot->argument = call.argument;
+    slot->no_hole = false;
+    slot->data = {};
+    slot->expected = {};
+    return slot;
+}
+
+int submit_plain(pfbd_volume* volume, const Call& call, const void* memory) {
+    const int refused = check(*volume, call.kind, call.length, call.offset);
+    if (refused != 0) return refused;
+    ApiIo* slot = prepare(*volume, call);
+    if (slot == nullptr) return -EAGAIN;
+    slot->vectors_inline[0] = {const_cast<void*>(memory), call.length};
+    slot->data = {slot->vectors_inline, 1};
+    return submit(*slot);
+}
+
+int submit_vectors(pfbd_volume* volume, Call call, const iovec* vectors, int count) {
+    if (vectors == nullptr || count <= 0 || count > max_vectors) return -EINVAL;
+    for (int i = 0; i < count; ++i) call.length += vectors[i].iov_len;
+    const int refused = check(*volume, call.kind, call.length, call.offset);
+    if (refused != 0) return refused;
+    ApiIo* slot = prepare(*volume, call);
+    if (slot == nullptr) return -EAGAIN;
+    const auto entries = static_cast<size_t>(count);
+    iovec* to = slot->vectors_inline;
+    if (entries > ApiIo::inline_vectors) {
+        slot->vectors_memory.resize(entries);
+        to = slot->vectors_memory.data();
+    }
+    std::copy_n(vectors, entries, to);
+    slot->data = {to, entries};
+    return submit(*slot);
+}
+
+// --- tasks on the reactor ---
+
+using OpenResult = Result<std::unique_ptr<client::Volume>>;
+
+Task<OpenResult> open_volume(client::Cluster* cluster, std::string name, uint32_t flags) {
+    co_return co_await cluster->open(std::move(name), (flags & PFBD_READ_ONLY) != 0,
+                                     (flags & PFBD_EXCLUSIVE) != 0);
+}
+
+// The core ends on its reactor, where it lived.
+Task<Status> close_volume(pfbd_volume* volume) {
+    Status closed = co_await volume->core->close();
+    volume->core.reset();
+    co_return closed;
+}
+
+Task<Result<client::VolumeInfo>> refresh_volume(client::Volume* volume) {
+    const Status refreshed = co_await volume->refresh();
+    if (!refreshed) co_return std::unexpected(refreshed.error());
+    co_return volume->info();
+}
+
+Task<Status> run_io(client::Volume* volume, IoKind kind, iovec memory, uint64_t offset) {
+    Io io;
+    io.kind = kind;
+    io.offset = offset;
+    io.length = memory.iov_len;
+    io.data = {&memory, 1};
+    co_return co_await volume->run(io);
+}
+
+int run_sync(pfbd_volume* volume, IoKind kind, const void* memory, uint64_t length,
+             uint64_t offset) {
+    if (const int refused = volume->context->refuse_waiting(); refused != 0) return refused;
+    if (const int refused = check(*volume, kind, length, offset); refused != 0) return refused;
+    client::Volume* core = volume->core.get();
+    const iovec vector{const_cast<void*>(memory), length};
+    const Status done = volume->context->wait_for(
+        [core, kind, vector, offset] { return run_io(core, kind, vector, offset); });
+    return done ? 0 : explain(done.error());
+}
+
+struct States : runtime::PostedCall {
+    pfbd_volume* volume = nullptr;
+    uint64_t length = 0;
+    uint64_t offset = 0;
+    pfbd_extent* extents = nullptr;
+    uint32_t* count = nullptr;
+    pfbd_callback callback = nullptr;
+    void* argument = nullptr;
+};
+
+Task<void> ask_states(std::unique_ptr<States> ask) {
+    auto found = co_await ask->volume->core->block_states(ask->offset, ask->length, *ask->count);
+    ++ask->volume->context->callbacks;
+    if (!found) {
+        ask->callback(ask->argument, negative_errno(found.error().code));
+        co_return;
+    }
+    *ask->count = static_cast<uint32_t>(found->size());
+    for (size_t i = 0; i < found->size(); ++i)
+        ask->extents[i] = {(*found)[i].length_bytes, (*found)[i].state, 0};
+    ask->callback(ask->argument, 0);
+}
+
+}  // namespace
+
+extern "C" {
+
+int pfbd_open(pfbd_context* context, const char* name, uint32_t flags, pfbd_volume** opened) {
+    if (opened == nullptr || name == nullptr)
+        return explain(Errc::invalid_argument, "name or volume is NULL");
+    *opened = nullptr;
+    if (const int refused = context->refuse_waiting(); refused != 0) return refused;
+    if ((flags & ~uint32_t{PFBD_READ_ONLY | PFBD_EXCLUSIVE}) != 0)
+        return explain(Errc::invalid_argument, "pfbd_open: unknown flags");
+    client::Cluster* cluster = context->cluster.get();
+    std::string wanted(name);
+    auto core =
+        context->wait_for([cluster, wanted, flags] { return open_volume(cluster, wanted, flags); });
+    if (!core) return explain(core.error());
+    auto volume = std::make_unique<pfbd_volume>();
+    volume->context = context;
+    volume->core = std::move(*core);
+    volume->info = volume->core->info();
+    make_slots(*volume);
+    const std::lock_guard lock(context->mutex);
+    context->volumes.insert(volume.get());
+    *opened = volume.release();
+    return 0;
+}
+
+int pfbd_close(pfbd_volume* volume) {
+    if (volume == nullptr) return 0;
+    pfbd_context* context = volume->context;
+    if (const int refused = context->refuse_waiting(); refused != 0) return refused;
+    const Status closed = context->wait_for([volume] { return close_volume(volume); });
+    {
+        const std::lock_guard lock(context->mutex);
+        context->volumes.erase(volume);
+    }
+    delete volume;
+    return closed ? 0 : explain(closed.error());
+}
+
+int pfbd_get_info(pfbd_volume* volume, pfbd_info* info) {
+    if (info == nullptr) return explain(Errc::invalid_argument, "info is NULL");
+    const SlotLock lock(*volume);
+    const client::VolumeInfo& from = volume->info;
+    *info = {};
+    info->size_bytes = from.size_bytes;
+    info->volume_id = from.id;
+    info->shard_count =
+        static_cast<uint32_t>((from.size_bytes + from.shard_bytes - 1) / from.shard_bytes);
+    info->replicas = from.replicas;
+    info->read_only = from.read_only ? 1 : 0;
+    info->shard_bytes = from.shard_bytes;
+    return 0;
+}
+
+int pfbd_refresh(pfbd_volume* volume) {
+    if (const int refused = volume->context->refuse_waiting(); refused != 0) return refused;
+    client::Volume* core = volume->core.get();
+    const auto info = volume->context->wait_for([core] { return refresh_volume(core); });
+    if (!info) return explain(info.error());
+    const SlotLock lock(*volume);
+    volume->info = *info;
+    return 0;
+}
+
+int pfbd_read(pfbd_volume* volume, void* to, uint64_t length, uint64_t offset,
+              pfbd_callback callback, void* argument) {
+    return submit_plain(volume, {IoKind::read, length, offset, callback, argument}, to);
+}
+
+int pfbd_write(pfbd_volume* volume, const void* from, uint64_t length, uint64_t offset,
+               pfbd_callback callback, void* argument) {
+    return submit_plain(volume, {IoKind::write, length, offset, callback, argument}, from);
+}
+
+int pfbd_readv(pfbd_volume* volume, const iovec* to, int count, uint64_t offset,
+               pfbd_callback callback, void* argument) {
+    return submit_vectors(volume, {IoKind::read, 0, offset, callback, argument}, to, count);
+}
+
+int pfbd_writev(pfbd_volume* volume, const iovec* from, int count, uint64_t offset,
+                pfbd_callback callback, void* argument) {
+    return submit_vectors(volume, {IoKind::write, 0, offset, callback, argument}, from, count);
+}
+
+int pfbd_flush(pfbd_volume* volume, pfbd_callback callback, void* argument) {
+    ApiIo* slot = prepare(*volume, {IoKind::flush, 0, 0, callback, argument});
+    return slot == nullptr ? -EAGAIN : submit(*slot);
+}
+
+int pfbd_discard(pfbd_volume* volume, uint64_t length, uint64_t offset, pfbd_callback callback,
+                 void* argument) {
+    if (const int refused = check(*volume, IoKind::discard, length, offset); refused != 0)
+        return refused;
+    ApiIo* slot = prepare(*volume, {IoKind::discard, length, offset, callback, argument});
+    return slot == nullptr ? -EAGAIN : submit(*slot);
+}
+
+int pfbd_write_zeroes(pfbd_volume* volume, uint64_t length, uint64_t offset, uint32_t flags,
+                      pfbd_callback callback, void* argument) {
+    if ((flags & ~uint32_t{PFBD_WRITE_NO_HOLE}) != 0) return -EINVAL;
+    if (const int refused = check(*volume, IoKind::write_zeroes, length, offset); refused != 0)
+        return refused;
+    ApiIo* slot = prepare(*volume, {IoKind::write_zeroes, length, offset, callback, argument});
+    if (slot == nullptr) return -EAGAIN;
+    slot->no_hole = (flags & PFBD_WRITE_NO_HOLE) != 0;
+    return submit(*slot);
+}
+
+int pfbd_compare_and_write(pfbd_volume* volume, const void* expected, const void* from,
+                           uint64_t length, uint64_t offset, pfbd_callback callback,
+                           void* argument) {
+    if (const int refused = check(*volume, IoKind::compare_and_write, length, offset); refused != 0)
+        return refused;
+    constexpr uint64_t max_compare_bytes = 64u << 10;
+    if (length > max_compare_bytes || offset % chunk_bytes + length > chunk_bytes) return -EINVAL;
+    ApiIo* slot = prepare(*volume, {IoKind::compare_and_write, length, offset, callback, argument});
+    if (slot == nullptr) return -EAGAIN;
+    slot->vectors_inline[0] = {const_cast<void*>(from), length};
+    slot->vectors_inline[1] = {const_cast<void*>(expected), length};
+    slot->data = {slot->vectors_inline, 1};
+    slot->expected = {slot->vectors_inline + 1, 1};
+    return submit(*slot);
+}
+
+int pfbd_block_states(pfbd_volume* volume, uint64_t length, uint64_t offset, pfbd_extent* extents,
+                      uint32_t* count, pfbd_callback callback, void* argument) {
+    if (extents == nullptr || count == nullptr || *count == 0) return -EINVAL;
+    if (const int refused = check(*volume, IoKind::read, length, offset); refused != 0)
+        return refused;
+    auto ask = std::make_unique<States>();
+    ask->volume = volume;
+    ask->length = length;
+    ask->offset = offset;
+    ask->extents = extents;
+    ask->count = count;
+    ask->callback = callback;
+    ask->argument = argument;
+    pfbd_context& context = *volume->context;
+    // Posted on either kind of context, so that the callback never comes from inside this call.
+    ask->run = [](runtime::PostedCall& call) {
+        std::unique_ptr<States> own(&static_cast<States&>(call));
+        runtime::Reactor::current().spawn(ask_states(std::move(own)));
+    };
+    context.reactor().post(*ask.release());
+    return 0;
+}
+
+int pfbd_pread(pfbd_volume* volume, void* to, uint64_t length, uint64_t offset) {
+    return run_sync(volume, IoKind::read, to, length, offset);
+}
+
+int pfbd_pwrite(pfbd_volume* volume, const void* from, uint64_t length, uint64_t offset) {
+    return run_sync(volume, IoKind::write, from, length, offset);
+}
+
+}  // extern "C"

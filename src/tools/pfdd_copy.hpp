@@ -1,0 +1,79 @@
+// The copy itself: up to `depth` blocks under way. Volumes are read and written asynchronously and
+// in any order; files in order.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "tools/pfdd_endpoint.hpp"
+#include "tools/pfdd_options.hpp"
+
+namespace pf::tools {
+
+struct CopyCounts {
+    uint64_t full_in = 0;
+    uint64_t partial_in = 0;
+    uint64_t full_out = 0;
+    uint64_t partial_out = 0;
+    uint64_t bytes = 0;         // of the input, written
+    uint64_t padded_bytes = 0;  // zeros added to fill the last sector of a volume
+};
+
+class Copy {
+  public:
+    Copy(const DdOptions& options, Cluster& cluster, Endpoint& input, Endpoint& output);
+
+    // Refuses what cannot fit before anything is changed.
+    [[nodiscard]] Status prepare();
+    // Runs until the end, the first error, or until `stop()` gives true. Calls `tick` often.
+    [[nodiscard]] Status run(const std::function<bool()>& stop, const std::function<void()>& tick);
+
+    [[nodiscard]] const CopyCounts& counts() const { return counts_; }
+    // What is to be copied, if it is known.
+    [[nodiscard]] std::optional<uint64_t> expected_bytes() const { return expected_; }
+
+  private:
+    struct Block {
+        enum class State : uint8_t { free, reading, read, writing };
+        Copy* copy = nullptr;
+        std::byte* memory = nullptr;
+        State state = State::free;
+        uint64_t at = 0;     // from the beginning of the copy
+        size_t bytes = 0;    // of the input
+        size_t written = 0;  // with padding
+        int status = 0;
+    };
+    struct FreeMemory {
+        void operator()(std::byte* memory) const;
+    };
+
+    bool advance();
+    bool start_read(Block& block);
+    bool start_write(Block& block);
+    void finish_read(Block& block);
+    void finish_write(Block& block);
+    void fail_with(Error error);
+    [[nodiscard]] Status finish_output();
+    [[nodiscard]] bool busy() const;
+    [[nodiscard]] Error volume_error(const Endpoint& endpoint, const char* what, uint64_t offset,
+                                     int status) const;
+
+    const DdOptions& options_;
+    Cluster& cluster_;
+    Endpoint& input_;
+    Endpoint& output_;
+    std::unique_ptr<std::byte[], FreeMemory> memory_;
+    std::vector<Block> blocks_;  // used round robin: block i % size holds the i-th block
+    uint64_t next_read_ = 0;     // block numbers
+    uint64_t next_write_ = 0;    // in order, for files
+    uint64_t oldest_ = 0;
+    uint64_t planned_ = 0;  // bytes begun
+    std::optional<uint64_t> expected_;
+    bool input_ended_ = false;
+    Status result_;
+    CopyCounts counts_;
+};
+
+}  // namespace pf::tools

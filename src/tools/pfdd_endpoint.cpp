@@ -1,0 +1,140 @@
+#include "tools/pfdd_endpoint.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "tools/pfdd_options.hpp"
+
+namespace pf::tools {
+
+namespace {
+
+std::unexpected<Error> failed(const std::string& what, const std::string& name) {
+    const int error = errno;
+    return fail(from_errno(error), fmt::format("{} '{}': {}", what, name, std::strerror(error)));
+}
+
+}  // namespace
+
+Cluster::~Cluster() {
+    if (context_ != nullptr) pfbd_context_destroy(context_);
+}
+
+Status Cluster::connect(const std::string& conductor, uint32_t depth) {
+    pfbd_options options{};
+    options.struct_bytes = sizeof(options);
+    options.conductor = conductor.empty() ? nullptr : conductor.c_str();
+    options.flags = PFBD_CALLER_THREAD;
+    options.depth = depth;
+    if (pfbd_context_create(&options, &context_) != 0)
+        return fail(Errc::unavailable, pfbd_error_text());
+    return {};
+}
+
+void Cluster::poll(int64_t timeout_us) {
+    if (context_ != nullptr) pfbd_poll(context_, timeout_us);
+}
+
+Endpoint::~Endpoint() {
+    if (volume_ != nullptr) pfbd_close(volume_);
+    if (own_fd_) ::close(fd_);
+}
+
+Status Endpoint::open(const std::string& operand, Use use, Cluster& cluster) {
+    name_ = operand;
+    if (const auto volume = volume_name(operand)) {
+        const uint32_t flags = use == Use::input ? uint32_t{PFBD_READ_ONLY} : 0;
+        if (pfbd_open(cluster.context(), volume->c_str(), flags, &volume_) != 0)
+            return fail(Errc::unavailable,
+                        fmt::format("cannot open volume '{}': {}", *volume, pfbd_error_text()));
+        pfbd_info info{};
+        if (pfbd_get_info(volume_, &info) != 0) return fail(Errc::internal, pfbd_error_text());
+        size_ = info.size_bytes;
+        seekable_ = true;
+        return {};
+    }
+    if (operand == "-") {
+        fd_ = use == Use::input ? STDIN_FILENO : STDOUT_FILENO;
+        name_ = use == Use::input ? "standard input" : "standard output";
+    } else {
+        const int flags = use == Use::input ? O_RDONLY : O_WRONLY | O_CREAT;
+        fd_ = ::open(operand.c_str(), flags | O_CLOEXEC, 0666);
+        if (fd_ < 0) return failed("cannot open", operand);
+        own_fd_ = true;
+    }
+    struct stat status{};
+    if (::fstat(fd_, &status) != 0) return failed("cannot look at", name_);
+    if (S_ISDIR(status.st_mode))
+        return fail(Errc::invalid_argument, fmt::format("'{}' is a directory", name_));
+    regular_ = S_ISREG(status.st_mode);
+    // Standard streams go on where they stand, as dd does.
+    seekable_ = own_fd_ && ::lseek(fd_, 0, SEEK_CUR) >= 0;
+    if (regular_ && seekable_) size_ = static_cast<uint64_t>(status.st_size);
+    if (S_ISBLK(status.st_mode)) {
+        const off_t end = ::lseek(fd_, 0, SEEK_END);
+        if (end < 0) return failed("cannot find the size of", name_);
+        size_ = static_cast<uint64_t>(end);
+    }
+    return {};
+}
+
+Result<size_t> Endpoint::read(MutableBytes to, uint64_t offset) {
+    size_t done = 0;
+    while (done < to.size()) {
+        const ssize_t got = seekable_ ? ::pread(fd_, to.data() + done, to.size() - done,
+                                                static_cast<off_t>(offset + done))
+                                      : ::read(fd_, to.data() + done, to.size() - done);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return failed("cannot read", name_);
+        if (got == 0) break;
+        done += static_cast<size_t>(got);
+    }
+    return done;
+}
+
+Status Endpoint::write(Bytes from, uint64_t offset) {
+    size_t done = 0;
+    while (done < from.size()) {
+        const ssize_t put = seekable_ ? ::pwrite(fd_, from.data() + done, from.size() - done,
+                                                 static_cast<off_t>(offset + done))
+                                      : ::write(fd_, from.data() + done, from.size() - done);
+        if (put < 0 && errno == EINTR) continue;
+        if (put < 0) return failed("cannot write", name_);
+        done += static_cast<size_t>(put);
+    }
+    return {};
+}
+
+Status Endpoint::truncate(uint64_t size) {
+    if (!regular_ || !seekable_) return {};
+    if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) return failed("cannot truncate", name_);
+    return {};
+}
+
+Status Endpoint::sync() {
+    if (fd_ < 0) return {};
+    // Pipes and terminals have nothing to sync.
+    if (::fsync(fd_) != 0 && errno != EINVAL && errno != EROFS) return failed("cannot sync", name_);
+    return {};
+}
+
+Status Endpoint::skip(uint64_t bytes) {
+    std::vector<std::byte> memory(std::min<uint64_t>(bytes, 1u << 20));
+    while (bytes > 0) {
+        const MutableBytes to =
+            MutableBytes(memory).first(std::min<uint64_t>(bytes, memory.size()));
+        PF_TRY_ASSIGN(const size_t got, read(to, 0));
+        if (got == 0) return {};
+        bytes -= got;
+    }
+    return {};
+}
+
+}  // namespace pf::tools

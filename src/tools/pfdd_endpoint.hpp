@@ -1,0 +1,69 @@
+// One side of a copy: a file, a stream or a volume.
+//
+// Thread rule: one thread. A volume's I/O completes inside Cluster::poll.
+#pragma once
+
+#include <pfbd.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/bytes.hpp"
+#include "base/error.hpp"
+
+namespace pf::tools {
+
+// A caller-thread context: no thread hop per I/O.
+class Cluster {
+  public:
+    Cluster() = default;
+    Cluster(const Cluster&) = delete;
+    Cluster& operator=(const Cluster&) = delete;
+    ~Cluster();
+    [[nodiscard]] Status connect(const std::string& conductor, uint32_t depth);
+    [[nodiscard]] bool connected() const { return context_ != nullptr; }
+    void poll(int64_t timeout_us);
+    [[nodiscard]] pfbd_context* context() { return context_; }
+
+  private:
+    pfbd_context* context_ = nullptr;
+};
+
+class Endpoint {
+  public:
+    enum class Use : uint8_t { input, output };
+
+    Endpoint() = default;
+    Endpoint(const Endpoint&) = delete;
+    Endpoint& operator=(const Endpoint&) = delete;
+    ~Endpoint();
+
+    [[nodiscard]] Status open(const std::string& operand, Use use, Cluster& cluster);
+
+    [[nodiscard]] const std::string& name() const { return name_; }
+    [[nodiscard]] bool is_volume() const { return volume_ != nullptr; }
+    [[nodiscard]] pfbd_volume* volume() { return volume_; }
+    // Of a volume or a regular file.
+    [[nodiscard]] std::optional<uint64_t> size() const { return size_; }
+    [[nodiscard]] bool seekable() const { return seekable_; }
+
+    // Files only. read fills `to` unless the input ends.
+    [[nodiscard]] Result<size_t> read(MutableBytes to, uint64_t offset);
+    [[nodiscard]] Status write(Bytes from, uint64_t offset);
+    [[nodiscard]] Status truncate(uint64_t size);
+    [[nodiscard]] Status sync();
+    // Reads and throws away the beginning of a stream.
+    [[nodiscard]] Status skip(uint64_t bytes);
+
+  private:
+    std::string name_;
+    int fd_ = -1;
+    bool own_fd_ = false;
+    bool seekable_ = false;
+    bool regular_ = false;
+    std::optional<uint64_t> size_;
+    pfbd_volume* volume_ = nullptr;
+};
+
+}  // namespace pf::tools
