@@ -90,29 +90,26 @@ start_cluster() {
     export PF_CONDUCTOR=$conductor
 }
 
-# start_server NAME SIZE ARGUMENTS...: runs in the foreground.
-start_server() {
+# Sets `server` to the command that serves volume $1 of size $2 with the arguments that follow.
+server_command() {
     local name=$1 size=$2
     shift 2
     if [ "$mode" = fake ]; then
-        "$build/tests/nbd_fake_server" "$name" "$size" "$@"
+        server=("$build/tests/nbd_fake_server" "$name" "$size" "$@")
     else
-        "$build/src/tools/pfbd" nbd "$name" "$@"
+        server=("$build/src/tools/pfbd" nbd "$name" "$@")
     fi
 }
-# The same in the background; sets nbd_uri.
+# Starts it in the background, the volume created before if it is missing; sets nbd_uri.
 start_nbd() {
-    local name=$1 size=$2
     local out=$work/nbd.${#pids[@]}.out
-    shift 2
-    : >"$out"
-    if [ "$mode" = fake ]; then
-        "$build/tests/nbd_fake_server" "$name" "$size" "$@" >"$out" 2>>"$work/nbd.err" &
-    else
-        run 20 "$build/src/tools/pfcli" volume show "$name" >/dev/null 2>&1 ||
-            run 20 "$build/src/tools/pfcli" volume create "$name" --size "$size" >/dev/null
-        "$build/src/tools/pfbd" nbd "$name" "$@" >"$out" 2>>"$work/nbd.err" &
+    if [ "$mode" = real ]; then
+        run 20 "$build/src/tools/pfcli" volume show "$1" >/dev/null 2>&1 ||
+            run 20 "$build/src/tools/pfcli" volume create "$1" --size "$2" >/dev/null
     fi
+    server_command "$@"
+    : >"$out"
+    "${server[@]}" >"$out" 2>>"$work/nbd.err" &
     pids+=($!)
     await_ready "$out" "${pids[-1]}" || fail "the NBD server did not become ready"
     nbd_uri=$(sed -n 's/^ready //p' "$out" | head -n 1)

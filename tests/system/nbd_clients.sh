@@ -71,13 +71,17 @@ run 60 fio --name=many --ioengine=nbd --uri="$uri" --rw=randrw --bs=4k --iodepth
     --size=64m --offset_increment=64m --runtime=5 --time_based --minimal >/dev/null
 
 step "read-only and a socket that is in use"
-if run 10 start_server vol ${size_mib}M --socket "$work/nbd.sock" 2>"$work/second.log"; then
-    fail "a second server took the socket"
-fi
+server_command vol ${size_mib}M --socket "$work/nbd.sock"
+run 10 "${server[@]}" >"$work/second.out" 2>&1 && fail "a second server took the socket"
+grep -q 'cannot listen' "$work/second.out" || fail "second server: $(cat "$work/second.out")"
+server_command vol ${size_mib}M --listen 0.0.0.0:0
+run 10 "${server[@]}" >"$work/open.out" 2>&1 && fail "it listens on every address"
+grep -q 'insecure-listen' "$work/open.out" || fail "open listener: $(cat "$work/open.out")"
 start_nbd vol ${size_mib}M --socket "$work/ro.sock" --read-only
 run 20 nbdinfo --is read-only "$nbd_uri" || fail "not read-only"
-run 20 qemu-io -f raw -c "write 0 4k" "$nbd_uri" >"$work/ro.log" 2>&1 && ! grep -qi 'read' "$work/ro.log" &&
-    fail "a read-only export was written"
+run 20 qemu-io -f raw -c "write 0 4k" "$nbd_uri" >"$work/ro.log" 2>&1 && fail "it was written"
+grep -qiE 'read-only|permission denied' "$work/ro.log" || fail "read-only: $(cat "$work/ro.log")"
+run 20 qemu-io -r -f raw -c "read 0 4k" "$nbd_uri" >/dev/null
 stop_last
 
 step "TCP on a free port; SIGTERM takes the socket file along"
