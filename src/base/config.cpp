@@ -216,19 +216,17 @@ Status Config::store(std::string_view name, std::vector<std::string> values,
                      std::string_view origin) {
     const ConfigKey* key = find(name);
     if (key == nullptr) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("{}: unknown key '{}': did you mean '{}'?", origin, name,
-                                nearest(name)));
+        return fail(Errc::invalid_argument, fmt::format("{}: unknown key '{}': did you mean '{}'?",
+                                                        origin, name, nearest(name)));
     }
     if (key->type != ConfigType::list && values.size() != 1) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("{}: key '{}' takes {}, not a list", origin, name,
-                                type_name(key->type)));
+        return fail(Errc::invalid_argument, fmt::format("{}: key '{}' takes {}, not a list", origin,
+                                                        name, type_name(key->type)));
     }
     for (const auto& text : values) {
         if (const auto checked = check_value(key->type, text); !checked) {
-            return fail(Errc::invalid_argument, fmt::format("{}: key '{}': {}", origin, name,
-                                                            checked.error().message));
+            return fail(Errc::invalid_argument,
+                        fmt::format("{}: key '{}': {}", origin, name, checked.error().message));
         }
     }
     values_.insert_or_assign(std::string(name), std::move(values));

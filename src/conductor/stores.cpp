@@ -146,9 +146,10 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     }
     // R16: an older incarnation is an old disk or a restored image; it never serves.
     if (report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
-        return refuse(fmt::format("it came back with incarnation {} after {}: an old disk or a "
-                                  "restored image",
-                                  report.incarnation(), tray.seen_incarnation));
+        return refuse(
+            fmt::format("it came back with incarnation {} after {}: an old disk or a "
+                        "restored image",
+                        report.incarnation(), tray.seen_incarnation));
     }
     const uint64_t incarnation = tray.record.incarnation();
     tray.refused = false;
