@@ -1,5 +1,9 @@
 #include "base/config.hpp"
 
+// toml++ 3.3 asserts on malformed keys ("[[["), or with NDEBUG lets the compiler assume them away;
+// the code behind that assertion reports them properly.
+#undef NDEBUG
+#define TOML_ASSERT(expr) static_cast<void>(0)
 #define TOML_EXCEPTIONS 0
 #define TOML_HEADER_ONLY 1
 #include <fmt/format.h>

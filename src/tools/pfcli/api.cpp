@@ -12,7 +12,7 @@ using nlohmann::json;
 namespace {
 
 constexpr time_t connect_timeout_s = 5;
-constexpr time_t answer_timeout_s = 60;  // longer than the conductor's own limit
+constexpr time_t answer_timeout_s = 200;  // longer than the conductor's own limit
 
 Errc code_of(int status) {
     switch (status) {

@@ -24,25 +24,25 @@ void add_cases(const CLI::App& app, const std::string& path, std::string& out) {
     }
 }
 
-constexpr const char* script = R"script(_pfcli() {{
+constexpr std::string_view cases_mark = "@CASES@";
+constexpr std::string_view script = R"script(_pfcli() {
     local word path='' words='' i
     for ((i = 1; i < COMP_CWORD; i++)); do
-        word="${{COMP_WORDS[i]}}"
+        word="${COMP_WORDS[i]}"
         case "$word" in
             -o|--output|--conductor) ((i++)) ;;
             -*) ;;
             volume|store|tray|status|top|version|completion) [ -z "$path" ] && path="$word" ;;
-            *) [ "${{path#* }}" = "$path" ] && path="$path $word" ;;
+            *) [ "${path#* }" = "$path" ] && path="$path $word" ;;
         esac
     done
     case "$path" in
-{cases}    esac
+@CASES@    esac
     case "$path" in
         'volume show'|'volume delete'|'volume resize'|'volume rename')
-            words="$words $(pfcli volume list -o names 2>/dev/null)";
-;
-esac COMPREPLY = ($(compgen - W "$words" --"${{COMP_WORDS[COMP_CWORD]}}"))
-}
+            words="$words $(pfcli volume list -o names 2>/dev/null)" ;;
+    esac
+    COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))
 }
 complete -F _pfcli pfcli
 )script";
@@ -52,7 +52,8 @@ complete -F _pfcli pfcli
 Result<std::string> completion_script(const CLI::App& app, const std::string& shell) {
     std::string cases;
     add_cases(app, "", cases);
-    const std::string bash = fmt::format(script, fmt::arg("cases", cases));
+    std::string bash(script);
+    bash.replace(bash.find(cases_mark), cases_mark.size(), cases);
     if (shell == "bash") return bash;
     if (shell == "zsh") return "autoload -U +X bashcompinit && bashcompinit\n" + bash;
     return fail(Errc::invalid_argument, fmt::format("shell '{}': bash or zsh", shell));
