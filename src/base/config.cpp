@@ -1,5 +1,9 @@
 #include "base/config.hpp"
 
+// toml++ 3.3 asserts on malformed keys ("[[["), or with NDEBUG lets the compiler assume them away;
+// the code behind that assertion reports them properly.
+#undef NDEBUG
+#define TOML_ASSERT(expr) static_cast<void>(0)
 #define TOML_EXCEPTIONS 0
 #define TOML_HEADER_ONLY 1
 #include <fmt/format.h>
@@ -216,19 +220,17 @@ Status Config::store(std::string_view name, std::vector<std::string> values,
                      std::string_view origin) {
     const ConfigKey* key = find(name);
     if (key == nullptr) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("{}: unknown key '{}': did you mean '{}'?", origin, name,
-                                nearest(name)));
+        return fail(Errc::invalid_argument, fmt::format("{}: unknown key '{}': did you mean '{}'?",
+                                                        origin, name, nearest(name)));
     }
     if (key->type != ConfigType::list && values.size() != 1) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("{}: key '{}' takes {}, not a list", origin, name,
-                                type_name(key->type)));
+        return fail(Errc::invalid_argument, fmt::format("{}: key '{}' takes {}, not a list", origin,
+                                                        name, type_name(key->type)));
     }
     for (const auto& text : values) {
         if (const auto checked = check_value(key->type, text); !checked) {
-            return fail(Errc::invalid_argument, fmt::format("{}: key '{}': {}", origin, name,
-                                                            checked.error().message));
+            return fail(Errc::invalid_argument,
+                        fmt::format("{}: key '{}': {}", origin, name, checked.error().message));
         }
     }
     values_.insert_or_assign(std::string(name), std::move(values));

@@ -42,10 +42,10 @@ TEST(Config, UnknownKeyNamesTheNearest) {
 }
 
 TEST(Config, WrongTypesAndSyntax) {
-    for (const auto* text :
-         {"[heartbeat]\ninterval = 5\n", "[heartbeat]\nmissed = -1\n", "[heartbeat]\nmissed = 1.5\n",
-          "[log]\nverbose = 'yes'\n", "[limits]\nbody_bytes = '1X'\n", "[limits\n",
-          "[listen]\nhttp = ['a', 'b']\n", "[store]\ntrays = [['a']]\n"}) {
+    for (const auto* text : {"[heartbeat]\ninterval = 5\n", "[heartbeat]\nmissed = -1\n",
+                             "[heartbeat]\nmissed = 1.5\n", "[log]\nverbose = 'yes'\n",
+                             "[limits]\nbody_bytes = '1X'\n", "[limits\n",
+                             "[listen]\nhttp = ['a', 'b']\n", "[store]\ntrays = [['a']]\n"}) {
         Config config(keys);
         const auto loaded = config.load_text(text, "test.toml");
         ASSERT_FALSE(loaded) << text;

@@ -19,8 +19,8 @@ std::atomic<LogSink> current_sink{nullptr};
 spdlog::logger& stderr_logger() {
     // Never destroyed: threads may log while the process ends.
     static spdlog::logger* logger = [] {
-        auto* made = new spdlog::logger("pureflash",
-                                        std::make_shared<spdlog::sinks::stderr_sink_mt>());
+        auto* made =
+            new spdlog::logger("pureflash", std::make_shared<spdlog::sinks::stderr_sink_mt>());
         made->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
         made->set_level(spdlog::level::trace);
         return made;
@@ -57,9 +57,8 @@ Result<LogLevel> parse_log_level(std::string_view text) {
     for (size_t i = 0; i < level_names.size(); ++i) {
         if (text == level_names[i]) return static_cast<LogLevel>(i);
     }
-    return fail(
-        Errc::invalid_argument,
-        fmt::format("log level '{}' is unknown: debug, info, warning, error or off", text));
+    return fail(Errc::invalid_argument,
+                fmt::format("log level '{}' is unknown: debug, info, warning, error or off", text));
 }
 
 void set_log_sink(LogSink sink) noexcept {

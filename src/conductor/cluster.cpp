@@ -36,9 +36,9 @@ std::set<std::string> VolumeEntry::tray_uuids() const {
 Result<std::shared_ptr<VolumeEntry>> Cluster::find_volume(std::string_view name) const {
     const auto found = names.find(name);
     if (found == names.end() || found->second == 0) {
-        return fail(Errc::not_found,
-                    fmt::format("volume '{}' does not exist: 'volume list' shows those that do",
-                                name));
+        return fail(
+            Errc::not_found,
+            fmt::format("volume '{}' does not exist: 'volume list' shows those that do", name));
     }
     return volumes.at(found->second);
 }
@@ -205,7 +205,7 @@ Task<Result<std::unique_ptr<Cluster>>> load_cluster(meta::Engine& engine) {
     }
     using Take = Status (*)(Cluster&, const std::vector<meta::Entry>&);
     constexpr std::pair<std::string_view, Take> parts[] = {
-        {keys::volumes, &take_volumes}, {keys::shards, &take_pages},  {keys::stores, &take_stores},
+        {keys::volumes, &take_volumes}, {keys::shards, &take_pages}, {keys::stores, &take_stores},
         {keys::trays, &take_trays},     {keys::tasks, &take_tasks},
     };
     for (const auto& [prefix, take] : parts) {

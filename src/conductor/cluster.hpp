@@ -57,6 +57,7 @@ struct StoreEntry {
     meta::Version version = 0;
     bool online = false;
     bool activated = false;     // its shards have their epochs
+    uint32_t adding = 0;        // trays that are being added
     uint64_t registration = 0;  // counts; ends what was begun for an earlier one
     runtime::Nanos last_heartbeat = 0;
     std::vector<v1::VolumeLoad> loads;

@@ -19,7 +19,8 @@ using runtime::Task;
 namespace {
 
 constexpr size_t max_http_calls = 64;
-constexpr unsigned http_call_timeout_s = 30;
+// A volume of 1 PiB is 16,384 shards, each durable at its store before the answer.
+constexpr unsigned http_call_timeout_s = 180;
 
 // Joining the HTTP threads blocks, so it happens beside the reactor.
 class BlockingStop : runtime::PostedCall {

@@ -14,9 +14,9 @@
 namespace pf::conductor {
 
 struct ConductorOptions {
-    std::string data_dir;      // made if missing; holds metadata.db
-    runtime::Address http;     // port 0: any free one
-    runtime::Address rpc;      // clients expect it at the HTTP port + conductor_rpc_from_http
+    std::string data_dir;   // made if missing; holds metadata.db
+    runtime::Address http;  // port 0: any free one
+    runtime::Address rpc;   // clients expect it at the HTTP port + conductor_rpc_from_http
     bool insecure_listen = false;
     size_t max_body_bytes = size_t{1} << 20;
     unsigned http_threads = 8;

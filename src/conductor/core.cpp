@@ -38,8 +38,8 @@ Task<Status> Core::start() {
     for (const auto& [volume_id, task] : cluster_->tasks) {
         const auto volume = cluster_->volumes.find(volume_id);
         if (volume == cluster_->volumes.end()) {
-            co_return fail(Errc::corrupt, fmt::format("a task names volume {}, which is not there",
-                                                      volume_id));
+            co_return fail(Errc::corrupt,
+                           fmt::format("a task names volume {}, which is not there", volume_id));
         }
         run_in_background(trim_until_done(volume->second));
     }
@@ -186,7 +186,8 @@ ClusterStatus Core::status() const {
         const VolumeEntry& volume = *cluster_->volumes.at(id);
         out.volume_bytes += volume.record.size_bytes();
         const auto health = cluster_->volume_health(volume);
-        if (health == v1::HEALTH_ERROR || health == v1::HEALTH_OFFLINE) out.health = v1::HEALTH_ERROR;
+        if (health == v1::HEALTH_ERROR || health == v1::HEALTH_OFFLINE)
+            out.health = v1::HEALTH_ERROR;
     }
     return out;
 }

@@ -1,6 +1,6 @@
-// The control plane's logic: volumes, stores, trays, sessions and tasks, over a metadata engine and a
-// link to the stores. Deterministic on one reactor: what it cannot know (the wall clock, for people)
-// comes in through the options.
+// The control plane's logic: volumes, stores, trays, sessions and tasks, over a metadata engine and
+// a link to the stores. Deterministic on one reactor: what it cannot know (the wall clock, for
+// people) comes in through the options.
 //
 // Durability: what a call answers is in the metadata engine. A volume becomes visible only after
 // every store has its shards; what a crash interrupts is a persisted task that start() resumes.
@@ -154,6 +154,9 @@ class Core {
     [[nodiscard]] runtime::Task<Status> save_store(uint32_t store_id,
                                                    v1::RegisterStoreRequest request);
     [[nodiscard]] runtime::Task<Status> save_tray(v1::Tray record);
+    [[nodiscard]] runtime::Task<Result<v1::Tray>> add_tray_at(uint32_t store_id,
+                                                              v1::AddTrayRequest request);
+    [[nodiscard]] runtime::Task<Result<v1::Tray>> adopt_tray(uint32_t store_id, v1::Tray record);
     void take_tray_report(uint32_t store_id, const v1::Tray& report);
     [[nodiscard]] runtime::Task<void> activate_store(uint32_t store_id, uint64_t registration);
     [[nodiscard]] runtime::Task<Status> activate_once(uint32_t store_id);

@@ -12,8 +12,7 @@ Task<Result<v1::RpcReply>> NetStoreLink::call(std::string address, v1::RpcReques
                                               runtime::Nanos timeout) {
     if (closing_) co_return fail(Errc::cancelled, "the conductor is stopping");
     calls_.add();
-    Result<v1::RpcReply> reply =
-        co_await exchange(std::move(address), std::move(request), timeout);
+    Result<v1::RpcReply> reply = co_await exchange(std::move(address), std::move(request), timeout);
     calls_.done();
     co_return reply;
 }
@@ -57,8 +56,8 @@ Task<Result<NetStoreLink::Channel>> NetStoreLink::connect(std::string address) {
                 peer.channel = Channel(std::move(*made));
                 result = peer.channel;
             } else {
-                result = fail(made.error().code,
-                              fmt::format("{}: {}", address, made.error().text()));
+                result =
+                    fail(made.error().code, fmt::format("{}: {}", address, made.error().text()));
             }
         }
     }

@@ -15,9 +15,9 @@ Status check_replicas(const Cluster& cluster, uint32_t replicas) {
                                 replicas, replicas, cluster.stores.size()));
     }
     if (replicas > 1) {
-        return fail(Errc::unsupported,
-                    fmt::format("{} replicas: this version places 1 replica of each shard",
-                                replicas));
+        return fail(
+            Errc::unsupported,
+            fmt::format("{} replicas: this version places 1 replica of each shard", replicas));
     }
     return {};
 }
@@ -25,8 +25,8 @@ Status check_replicas(const Cluster& cluster, uint32_t replicas) {
 Placement::Placement(const Cluster& cluster) : store_count_(cluster.stores.size()) {
     for (const auto& [uuid, tray] : cluster.trays) {
         if (cluster.tray_health(tray) != v1::HEALTH_OK) continue;
-        candidates_.push_back({{uuid, tray.record.store_id()},
-                               static_cast<int64_t>(tray.record.free_bytes())});
+        candidates_.push_back(
+            {{uuid, tray.record.store_id()}, static_cast<int64_t>(tray.record.free_bytes())});
     }
 }
 
@@ -45,8 +45,7 @@ Result<std::vector<TrayChoice>> Placement::choose(uint32_t replicas, uint64_t sh
             return fail(Errc::unavailable,
                         fmt::format("no healthy tray for replica {} of {}: the cluster has {} "
                                     "stores and {} healthy trays, see 'store list' and 'tray list'",
-                                    chosen.size() + 1, replicas, store_count_,
-                                    candidates_.size()));
+                                    chosen.size() + 1, replicas, store_count_, candidates_.size()));
         }
         best->room_bytes -= static_cast<int64_t>(shard_bytes);
         chosen.push_back(best->tray);

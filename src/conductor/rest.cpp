@@ -101,9 +101,8 @@ class Routes {
         });
         server_.route("GET", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
             const std::string name = request.parameters.at("name");
-            return this_.read([&core = this_.core_, name] {
-                return answer(core.show_volume(name));
-            });
+            return this_.read(
+                [&core = this_.core_, name] { return answer(core.show_volume(name)); });
         });
         server_.route("PATCH", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
             auto parsed = parse_volume_change(request.body);
@@ -134,9 +133,8 @@ class Routes {
         server_.route("GET", "/v1/stores/{id}", [this_ = *this](const HttpRequest& request) {
             const auto id = parse_number("id", request.parameters.at("id"));
             if (!id) return net::http_error(id.error());
-            return this_.read([&core = this_.core_, id = *id] {
-                return answer(core.show_store(id));
-            });
+            return this_.read(
+                [&core = this_.core_, id = *id] { return answer(core.show_store(id)); });
         });
         server_.route("GET", "/v1/trays", [this_ = *this](const HttpRequest&) {
             return this_.read([&core = this_.core_] {

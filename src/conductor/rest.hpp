@@ -1,5 +1,5 @@
-// REST /v1 of the conductor (docs/reference/openapi.yaml) with /metrics and /healthz. Handlers run on
-// threads of the HTTP server, parse there, and do the work on the reactor through the gate.
+// REST /v1 of the conductor (docs/reference/openapi.yaml) with /metrics and /healthz. Handlers run
+// on threads of the HTTP server, parse there, and do the work on the reactor through the gate.
 #pragma once
 
 #include "base/metrics.hpp"

@@ -73,8 +73,8 @@ class Fields {
     }
     [[nodiscard]] Status done(std::string_view known) const {
         if (object_.empty()) return {};
-        return fail(Errc::invalid_argument, fmt::format("unknown field '{}': there are {}",
-                                                        object_.begin().key(), known));
+        return fail(Errc::invalid_argument,
+                    fmt::format("unknown field '{}': there are {}", object_.begin().key(), known));
     }
 
   private:

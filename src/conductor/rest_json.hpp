@@ -1,6 +1,6 @@
-// JSON of the REST interface: snake_case, 64-bit values as numbers, health as a lowercase word. (The
-// JSON mapping of protobuf writes 64-bit values as strings, hence our own.) Parsers take what a
-// stranger sent: unknown and mistyped fields are refused by name.
+// JSON of the REST interface: snake_case, 64-bit values as numbers, health as a lowercase word.
+// (The JSON mapping of protobuf writes 64-bit values as strings, hence our own.) Parsers take what
+// a stranger sent: unknown and mistyped fields are refused by name.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>

@@ -117,8 +117,9 @@ Result<v1::ListShardsReply> Core::list_shards(const v1::ListShardsRequest& reque
     }
     const VolumeEntry& volume = *found->second;
     v1::ListShardsReply out;
-    const uint64_t wanted = uint64_t{request.first_index()} +
-                            (request.count() == 0 ? max_listed : std::min(request.count(), max_listed));
+    const uint64_t wanted =
+        uint64_t{request.first_index()} +
+        (request.count() == 0 ? max_listed : std::min(request.count(), max_listed));
     // Shards beyond the count belong to a resize that is not finished.
     const auto end = std::min<uint64_t>(wanted, volume.record.shard_count());
     for (uint64_t index = request.first_index(); index < end; ++index) {
@@ -127,7 +128,8 @@ Result<v1::ListShardsReply> Core::list_shards(const v1::ListShardsRequest& reque
         location.mutable_shard()->set_writer_token(volume.record.writer_token());
         const auto store = cluster_->stores.find(location.shard().primary_store_id());
         if (store == cluster_->stores.end()) continue;
-        // Also of a store that counts as offline: it may serve its clients while it cannot reach us.
+        // Also of a store that counts as offline: it may serve its clients while it cannot reach
+        // us.
         location.set_primary_address(store->second.record.data_address());
     }
     return out;

@@ -146,9 +146,10 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     }
     // R16: an older incarnation is an old disk or a restored image; it never serves.
     if (report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
-        return refuse(fmt::format("it came back with incarnation {} after {}: an old disk or a "
-                                  "restored image",
-                                  report.incarnation(), tray.seen_incarnation));
+        return refuse(
+            fmt::format("it came back with incarnation {} after {}: an old disk or a "
+                        "restored image",
+                        report.incarnation(), tray.seen_incarnation));
     }
     const uint64_t incarnation = tray.record.incarnation();
     tray.refused = false;
@@ -178,7 +179,8 @@ Result<v1::HeartbeatReply> Core::heartbeat(const v1::HeartbeatRequest& request) 
     for (const auto& report : request.trays()) {
         const auto tray = cluster_->trays.find(report.uuid());
         if (tray == cluster_->trays.end()) {
-            reply.set_register_again(true);
+            // A tray that is being added is reported before its addition is finished here.
+            if (store.adding == 0) reply.set_register_again(true);
             continue;
         }
         remounted |= report.incarnation() > tray->second.seen_incarnation;
@@ -305,25 +307,41 @@ std::vector<v1::Tray> Core::list_trays() const {
 
 Task<Result<v1::Tray>> Core::add_tray(uint32_t store_id, v1::AddTrayRequest request) {
     PF_CO_TRY(check_serving());
+    if (store_id == 0 && cluster_->stores.size() == 1) {
+        store_id = cluster_->stores.begin()->first;
+    }
+    const auto store = cluster_->stores.find(store_id);
+    if (store_id != 0 && store == cluster_->stores.end()) {
+        co_return fail(
+            Errc::not_found,
+            fmt::format("store {} does not exist: 'store list' shows those that do", store_id));
+    }
+    if (store != cluster_->stores.end()) ++store->second.adding;
+    Result<v1::Tray> added = co_await add_tray_at(store_id, std::move(request));
+    if (store != cluster_->stores.end()) --store->second.adding;
+    co_return added;
+}
+
+Task<Result<v1::Tray>> Core::add_tray_at(uint32_t store_id, v1::AddTrayRequest request) {
     if (request.path().empty() || request.path().front() != '/') {
         co_return fail(Errc::invalid_argument,
                        fmt::format("tray path '{}' is not an absolute path of a device or file",
                                    request.path()));
     }
     if (store_id == 0) {
-        if (cluster_->stores.size() != 1) {
-            co_return fail(Errc::invalid_argument,
-                           fmt::format("the cluster has {} stores: say which with --store",
-                                       cluster_->stores.size()));
-        }
-        store_id = cluster_->stores.begin()->first;
+        co_return fail(Errc::invalid_argument,
+                       fmt::format("the cluster has {} stores: say which with --store",
+                                   cluster_->stores.size()));
     }
     request.set_cluster_uuid(cluster_->record.uuid());
     v1::RpcRequest rpc;
     *rpc.mutable_add_tray() = std::move(request);
     const auto reply = co_await call_store(store_id, std::move(rpc));
     if (!reply) co_return std::unexpected<Error>(reply.error());
-    v1::Tray record = reply->tray();
+    co_return co_await adopt_tray(store_id, reply->tray());
+}
+
+Task<Result<v1::Tray>> Core::adopt_tray(uint32_t store_id, v1::Tray record) {
     PF_CO_TRY(Uuid::parse(record.uuid()));
     record.set_store_id(store_id);
     if (record.health() == v1::HEALTH_UNSPECIFIED) record.set_health(v1::HEALTH_OK);

@@ -1,5 +1,5 @@
-// Trims: what deletes volumes, and undoes creations and resizes that were cut short. Each step can be
-// repeated, so a task is resumed by running it again.
+// Trims: what deletes volumes, and undoes creations and resizes that were cut short. Each step can
+// be repeated, so a task is resumed by running it again.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -75,8 +75,9 @@ Task<Status> Core::drop_pages(Volume volume, uint32_t keep) {
     }
     while (volume->pages.size() > whole_pages) {
         meta::Transaction transaction;
-        const size_t first = std::max(whole_pages, volume->pages.size() - std::min<size_t>(
-                                                       volume->pages.size(), pages_per_transaction));
+        const size_t first = std::max(
+            whole_pages,
+            volume->pages.size() - std::min<size_t>(volume->pages.size(), pages_per_transaction));
         for (size_t page = first; page < volume->pages.size(); ++page) {
             transaction.remove(keys::shard_page(volume->record.id(), page));
         }

@@ -1,6 +1,6 @@
-// The life of a volume. A volume is born as one that is being deleted: its record and a trim task are
-// persisted first, then its shards, then the stores have them, and only then one transaction takes the
-// task away and gives it its name. Whatever is cut short, the task undoes.
+// The life of a volume. A volume is born as one that is being deleted: its record and a trim task
+// are persisted first, then its shards, then the stores have them, and only then one transaction
+// takes the task away and gives it its name. Whatever is cut short, the task undoes.
 #include <fmt/format.h>
 
 #include "base/log.hpp"

@@ -1,6 +1,6 @@
 // Goal: what the sqlite engine acknowledged survives kill -9. Method: a child commits numbered
-// transactions of two keys and reports each acknowledged number through a pipe; the parent kills it at
-// a random moment, opens the file and finds every reported number, and never half a transaction.
+// transactions of two keys and reports each acknowledged number through a pipe; the parent kills it
+// at a random moment, opens the file and finds every reported number, and never half a transaction.
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>

@@ -73,9 +73,9 @@ Status EmbeddedEngine::check(const Transaction& transaction) const {
     for (const auto& change : transaction.changes) {
         bytes += change.key.size() + change.value.size();
         if (change.key.empty() || change.key.size() > limits_.max_key_bytes) {
-            return fail(Errc::invalid_argument, fmt::format("a key of {} bytes: 1 to {}",
-                                                            change.key.size(),
-                                                            limits_.max_key_bytes));
+            return fail(Errc::invalid_argument,
+                        fmt::format("a key of {} bytes: 1 to {}", change.key.size(),
+                                    limits_.max_key_bytes));
         }
         if (!changed.insert(change.key).second) {
             return fail(Errc::invalid_argument,
@@ -197,7 +197,8 @@ Task<Result<Leadership>> EmbeddedEngine::campaign(std::string name, std::string 
             leadership.lease = *lease;
             co_return leadership;
         }
-        // Nothing of ours is under this lease: take the key off it, or its end removes the leader's.
+        // Nothing of ours is under this lease: take the key off it, or its end removes the
+        // leader's.
         if (const auto found = leases_.find(*lease); found != leases_.end()) leases_.erase(found);
         if (version.error().code != Errc::conflict) {
             co_return std::unexpected<Error>(version.error());

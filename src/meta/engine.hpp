@@ -1,9 +1,9 @@
-// The metadata engine: a small ordered key-value store with transactions, which keeps everything the
-// cluster must remember. Engines: memory (simulator, tests), sqlite (one node); etcd and ZooKeeper
-// are meant to fit behind the same calls.
+// The metadata engine: a small ordered key-value store with transactions, which keeps everything
+// the cluster must remember. Engines: memory (simulator, tests), sqlite (one node); etcd and
+// ZooKeeper are meant to fit behind the same calls.
 //
-// Versions: the store has one revision, which grows with every transaction that changes something. A
-// key's version is the revision that last wrote it; 0 means that there is no such key.
+// Versions: the store has one revision, which grows with every transaction that changes something.
+// A key's version is the revision that last wrote it; 0 means that there is no such key.
 // Durability: a commit that returned a revision survives any crash of the process or the machine. A
 // commit that fails with `conflict` or `invalid_argument` changed nothing; after `timed_out`,
 // `io_error` or `unavailable` the outcome is unknown, read before deciding.
@@ -26,7 +26,7 @@ using Version = uint64_t;
 using LeaseId = uint64_t;  // 0: none
 
 struct Limits {
-    uint32_t max_operations = 128;            // compares plus changes of one transaction
+    uint32_t max_operations = 128;              // compares plus changes of one transaction
     uint64_t max_transaction_bytes = 1u << 20;  // keys and values of one transaction
     uint32_t max_key_bytes = 512;
     uint32_t max_list_entries = 1024;
@@ -83,8 +83,8 @@ struct WatchEvent {
     Version revision = 0;
 };
 
-// Changes under a prefix, in commit order, from the moment the watch was made. Bounded: a reader that
-// falls too far behind gets `resource_exhausted` once and has to list again.
+// Changes under a prefix, in commit order, from the moment the watch was made. Bounded: a reader
+// that falls too far behind gets `resource_exhausted` once and has to list again.
 class Watch {
   public:
     static constexpr size_t max_queued_events = 4096;
@@ -111,7 +111,8 @@ class Engine {
     [[nodiscard]] virtual runtime::Task<Result<Version>> commit(Transaction transaction) = 0;
     // not_found when there is no such key.
     [[nodiscard]] virtual runtime::Task<Result<Entry>> get(std::string key) = 0;
-    // Keys that begin with `prefix` and come after `after` (empty: from the first), at most `limit`.
+    // Keys that begin with `prefix` and come after `after` (empty: from the first), at most
+    // `limit`.
     [[nodiscard]] virtual runtime::Task<Result<EntryList>> list(std::string prefix,
                                                                 std::string after,
                                                                 uint32_t limit) = 0;
@@ -128,8 +129,8 @@ class Engine {
                                                                      std::string identity,
                                                                      runtime::Nanos ttl) = 0;
 
-    // Ends watches and campaigns with `cancelled` and waits for everything under way. Call it before
-    // the engine is destroyed.
+    // Ends watches and campaigns with `cancelled` and waits for everything under way. Call it
+    // before the engine is destroyed.
     [[nodiscard]] virtual runtime::Task<void> close() = 0;
 };
 

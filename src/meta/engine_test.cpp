@@ -115,8 +115,7 @@ TEST_P(EngineTest, RefusesWhatIsOverTheLimits) {
               Errc::invalid_argument);
     EXPECT_EQ(commit(Transaction().put(std::string(513, 'k'), "")).error().code,
               Errc::invalid_argument);
-    EXPECT_EQ(commit(Transaction().put("k", "1").remove("k")).error().code,
-              Errc::invalid_argument);
+    EXPECT_EQ(commit(Transaction().put("k", "1").remove("k")).error().code, Errc::invalid_argument);
     EXPECT_FALSE(exists("k"));
 }
 
@@ -195,7 +194,8 @@ TEST_P(EngineTest, OneLeaderAtATime) {
     ASSERT_TRUE(*second);
     EXPECT_EQ(get("leader/c")->value, "two");
     // The deposed leader changes nothing.
-    EXPECT_FALSE(commit(Transaction().expect(first->guard.key, first->guard.version).put("a", "2")));
+    EXPECT_FALSE(
+        commit(Transaction().expect(first->guard.key, first->guard.version).put("a", "2")));
     EXPECT_EQ(get("a")->value, "1");
 }
 

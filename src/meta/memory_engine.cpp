@@ -12,10 +12,11 @@ MemoryEngine::MemoryEngine(runtime::Reactor& reactor, MemoryStore& store, runtim
 }
 
 Task<Result<Version>> MemoryEngine::apply(Transaction transaction) {
-    if (commits_to_fail_ > 0) {
-        --commits_to_fail_;
-        co_return std::unexpected<Error>(commit_error_);
+    if (good_commits_left_ == 0) {
+        good_commits_left_ = all_good;
+        co_return fail(Errc::io_error, "this commit was to fail");
     }
+    if (good_commits_left_ != all_good) --good_commits_left_;
     for (const auto& compare : transaction.compares) {
         const auto found = store_.entries.find(compare.key);
         const Version version = found == store_.entries.end() ? 0 : found->second.version;
@@ -48,8 +49,8 @@ Task<Result<Entry>> MemoryEngine::get(std::string key) {
 Task<Result<EntryList>> MemoryEngine::read(std::string prefix, std::string after, uint32_t limit) {
     co_await runtime::sleep_for(delay_);
     EntryList out;
-    auto at = after < prefix ? store_.entries.lower_bound(prefix)
-                             : store_.entries.upper_bound(after);
+    auto at =
+        after < prefix ? store_.entries.lower_bound(prefix) : store_.entries.upper_bound(after);
     for (; at != store_.entries.end() && at->first.starts_with(prefix); ++at) {
         if (out.entries.size() == limit) {
             out.more = true;

@@ -26,11 +26,8 @@ class MemoryEngine : public EmbeddedEngine {
 
     [[nodiscard]] runtime::Task<Result<Entry>> get(std::string key) override;
 
-    // The next `count` commits fail with `error` and change nothing.
-    void fail_commits(uint32_t count, Error error) {
-        commits_to_fail_ = count;
-        commit_error_ = std::move(error);
-    }
+    // One commit fails and changes nothing: the one after `count` that succeed.
+    void fail_commit_after(uint32_t count) { good_commits_left_ = count; }
 
   protected:
     [[nodiscard]] runtime::Task<Result<Version>> apply(Transaction transaction) override;
@@ -40,8 +37,8 @@ class MemoryEngine : public EmbeddedEngine {
   private:
     MemoryStore& store_;
     runtime::Nanos delay_;
-    uint32_t commits_to_fail_ = 0;
-    Error commit_error_;
+    static constexpr uint32_t all_good = UINT32_MAX;
+    uint32_t good_commits_left_ = all_good;
 };
 
 }  // namespace pf::meta

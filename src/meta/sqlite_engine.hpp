@@ -1,6 +1,6 @@
-// The embedded engine of one node: SQLite with a write-ahead log and synchronous=FULL. SQLite blocks,
-// so it runs on a thread of its own outside the seam; requests reach it through one bounded queue and
-// results come back by Reactor::post. Commits that wait together share one fsync.
+// The embedded engine of one node: SQLite with a write-ahead log and synchronous=FULL. SQLite
+// blocks, so it runs on a thread of its own outside the seam; requests reach it through one bounded
+// queue and results come back by Reactor::post. Commits that wait together share one fsync.
 //
 // Opening takes an exclusive lock, which a second process is told about by name of the file.
 #pragma once

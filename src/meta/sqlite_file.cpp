@@ -23,13 +23,12 @@ class Use {
     Use& operator=(const Use&) = delete;
 
     void bind(int index, const std::string& bytes) {
-        const int bound = sqlite3_bind_blob64(statement_, index, bytes.data(), bytes.size(),
-                                              SQLITE_STATIC);
+        const int bound =
+            sqlite3_bind_blob64(statement_, index, bytes.data(), bytes.size(), SQLITE_STATIC);
         PF_ASSERT(bound == SQLITE_OK);
     }
     void bind(int index, uint64_t number) {
-        PF_ASSERT(sqlite3_bind_int64(statement_, index, static_cast<int64_t>(number)) ==
-                  SQLITE_OK);
+        PF_ASSERT(sqlite3_bind_int64(statement_, index, static_cast<int64_t>(number)) == SQLITE_OK);
     }
     [[nodiscard]] int step() { return sqlite3_step(statement_); }
     [[nodiscard]] std::string bytes(int column) const {
@@ -109,10 +108,12 @@ Status SqliteFile::prepare() {
     PF_TRY(execute("PRAGMA journal_mode=WAL"));
     PF_TRY(execute("PRAGMA synchronous=FULL"));
     PF_TRY(execute("BEGIN IMMEDIATE"));
-    PF_TRY(execute("CREATE TABLE IF NOT EXISTS entries(key BLOB PRIMARY KEY, value BLOB NOT NULL, "
-                   "version INTEGER NOT NULL, lease INTEGER NOT NULL) WITHOUT ROWID"));
-    PF_TRY(execute("CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, number INTEGER NOT "
-                   "NULL) WITHOUT ROWID"));
+    PF_TRY(
+        execute("CREATE TABLE IF NOT EXISTS entries(key BLOB PRIMARY KEY, value BLOB NOT NULL, "
+                "version INTEGER NOT NULL, lease INTEGER NOT NULL) WITHOUT ROWID"));
+    PF_TRY(
+        execute("CREATE TABLE IF NOT EXISTS state(name TEXT PRIMARY KEY, number INTEGER NOT "
+                "NULL) WITHOUT ROWID"));
     PF_TRY(execute("INSERT OR IGNORE INTO state VALUES('format', 1), ('revision', 0)"));
     // Leases do not outlive the process that granted them.
     PF_TRY(execute("DELETE FROM entries WHERE lease != 0"));
@@ -128,9 +129,10 @@ Status SqliteFile::prepare() {
     PF_TRY(make("SELECT value, version FROM entries WHERE key = ?1", &get_));
     PF_TRY(make("INSERT OR REPLACE INTO entries VALUES(?1, ?2, ?3, ?4)", &put_));
     PF_TRY(make("DELETE FROM entries WHERE key = ?1", &remove_));
-    PF_TRY(make("SELECT key, value, version FROM entries WHERE key >= ?1 AND key > ?2 AND "
-                "key < ?3 ORDER BY key LIMIT ?4",
-                &list_));
+    PF_TRY(
+        make("SELECT key, value, version FROM entries WHERE key >= ?1 AND key > ?2 AND "
+             "key < ?3 ORDER BY key LIMIT ?4",
+             &list_));
     return make("UPDATE state SET number = ?1 WHERE name = 'revision'", &save_revision_);
 }
 

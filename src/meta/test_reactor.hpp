@@ -57,6 +57,8 @@ class TestReactor : public runtime::Reactor {
         spawn(note_end(std::move(task), finished));
         loop([&] { return finished; });
     }
+    // Destroys everything that runs, as the end of a process does.
+    void kill() { destroy_detached(); }
     // Lets time pass.
     void run_for(runtime::Nanos duration) { run(sleep(duration)); }
 

@@ -287,7 +287,7 @@ TEST(StoreRules, rule_t14_unaligned_writes_and_zeroes_match_a_model) {
                 case 2: {
                     const Data old(to, to + static_cast<ptrdiff_t>(length));
                     Data wrong = old;
-                    wrong.back() ^= std::byte{1};
+                    wrong[0] ^= std::byte{1};
                     ASSERT_EQ(rig.compare_and_write(*peer, base + at, wrong, filled(length, 1)),
                               Errc::miscompare);
                     ASSERT_EQ(rig.compare_and_write(*peer, base + at, old, filled(length, value)),

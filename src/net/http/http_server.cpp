@@ -18,8 +18,8 @@ namespace {
 
 constexpr size_t max_path_bytes = 1024;
 
-// Threads with a bounded queue: when it is full the accepting thread waits, and the kernel's backlog
-// bounds the rest.
+// Threads with a bounded queue: when it is full the accepting thread waits, and the kernel's
+// backlog bounds the rest.
 class BoundedPool : public httplib::TaskQueue {
   public:
     BoundedPool(unsigned threads, size_t max_waiting) : max_waiting_(max_waiting) {
@@ -126,7 +126,8 @@ class Server final : public HttpServer {
         server_.Delete(all, any).Options(all, any);
         // Matching recurses once for each character of the path.
         server_.set_pre_routing_handler([](const httplib::Request& from, httplib::Response& to) {
-            if (from.path.size() <= max_path_bytes) return httplib::Server::HandlerResponse::Unhandled;
+            if (from.path.size() <= max_path_bytes)
+                return httplib::Server::HandlerResponse::Unhandled;
             to.status = 414;
             return httplib::Server::HandlerResponse::Handled;
         });
@@ -134,9 +135,9 @@ class Server final : public HttpServer {
         server_.set_error_handler([](const httplib::Request&, httplib::Response& to) {
             if (!to.body.empty()) return;
             const bool large = to.status == 413;
-            const auto error = http_error(to.status, large ? "resource_exhausted" : "protocol",
-                                          large ? "the request is too large"
-                                                : "the request is not valid HTTP/1.1");
+            const auto error = http_error(
+                to.status, large ? "resource_exhausted" : "protocol",
+                large ? "the request is too large" : "the request is not valid HTTP/1.1");
             to.set_content(error.body, error.content_type.c_str());
         });
     }
@@ -202,9 +203,9 @@ class Server final : public HttpServer {
             return http_error(404, "not_found", fmt::format("no such path: {}", request.path));
         }
         to.set_header("Allow", allowed);
-        return http_error(405, "unsupported",
-                          fmt::format("{} is not for {}: use {}", request.method, request.path,
-                                      allowed));
+        return http_error(
+            405, "unsupported",
+            fmt::format("{} is not for {}: use {}", request.method, request.path, allowed));
     }
 
     HttpOptions options_;
@@ -261,10 +262,11 @@ HttpResponse http_error(const Error& error) {
 
 Result<std::unique_ptr<HttpServer>> HttpServer::create(HttpOptions options) {
     if (!options.insecure_listen && !is_loopback(options.listen.host)) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("HTTP address {} is not loopback, and there is no authentication "
-                                "yet: use 127.0.0.1, or --insecure-listen if the network is trusted",
-                                options.listen.text()));
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("HTTP address {} is not loopback, and there is no authentication "
+                        "yet: use 127.0.0.1, or --insecure-listen if the network is trusted",
+                        options.listen.text()));
     }
     auto server = std::make_unique<Server>(std::move(options));
     PF_TRY(server->bind());

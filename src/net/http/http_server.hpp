@@ -1,5 +1,5 @@
-// A small HTTP server for the control plane, metrics and health of every daemon. It runs outside the
-// runtime seam, on threads of its own; ReactorGate is the way from them to a reactor.
+// A small HTTP server for the control plane, metrics and health of every daemon. It runs outside
+// the runtime seam, on threads of its own; ReactorGate is the way from them to a reactor.
 //
 // Bounds: body size, threads, connections waiting for a thread, time for each read and write.
 // Without authentication it listens on loopback only, unless that is said to be meant.

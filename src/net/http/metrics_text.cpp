@@ -51,7 +51,8 @@ std::string metrics_text(const MetricsPage& page) {
             for (const auto& [name, value] : sample.labels) metric.label.push_back({name, value});
             metric.counter.value = sample.value;
             metric.gauge.value = sample.value;
-            if (from.kind == MetricsPage::Kind::histogram) metric.histogram = fold(sample.histogram);
+            if (from.kind == MetricsPage::Kind::histogram)
+                metric.histogram = fold(sample.histogram);
             family.metric.push_back(std::move(metric));
         }
         families.push_back(std::move(family));

@@ -15,8 +15,8 @@ struct ReactorGate::State {
     runtime::Reactor& reactor;
     const size_t max_calls;
     std::mutex mutex;
-    size_t calls = 0;     // posted and not finished; under the mutex
-    bool closed = false;  // under the mutex
+    size_t calls = 0;             // posted and not finished; under the mutex
+    bool closed = false;          // under the mutex
     runtime::WaitQueue finished;  // the reactor's
 };
 

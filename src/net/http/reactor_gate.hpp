@@ -18,7 +18,8 @@ class ReactorGate {
     ReactorGate(runtime::Reactor& reactor, size_t max_calls, unsigned timeout_s);
     ~ReactorGate();
 
-    // From any thread but the reactor's. Beyond the time limit the work goes on, its answer is lost.
+    // From any thread but the reactor's. Beyond the time limit the work goes on, its answer is
+    // lost.
     [[nodiscard]] HttpResponse call(Work work);
 
     // On the reactor: later calls are refused.

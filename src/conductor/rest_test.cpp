@@ -1,0 +1,152 @@
+// Goal: the REST server and docs/reference/openapi.yaml name the same operations, and the way from
+// its threads to the reactor keeps its bounds. (The bodies are held against the file by
+// tests/system/openapi_test.py, on real processes.)
+#include "conductor/rest.hpp"
+
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <thread>
+
+#include "base/log.hpp"
+#include "conductor/fake_stores.hpp"
+#include "conductor/rest_json.hpp"
+#include "meta/memory_engine.hpp"
+#include "meta/test_reactor.hpp"
+#include "net/http/metrics_text.hpp"
+
+namespace pf::conductor {
+namespace {
+
+using runtime::Task;
+
+struct Rig {
+    Rig() {
+        net::HttpOptions options;
+        options.listen = {"127.0.0.1", 0};
+        auto made = net::HttpServer::create(options);
+        PF_ASSERT(made.has_value());
+        http = std::move(*made);
+        add_rest_routes(*http, gate, core);
+    }
+    meta::TestReactor reactor;
+    meta::MemoryStore keys;
+    meta::MemoryEngine engine{reactor, keys};
+    FakeStores stores;
+    Core core{reactor, engine, stores, CoreOptions{}};
+    net::ReactorGate gate{reactor, 2, 1};
+    std::unique_ptr<net::HttpServer> http;
+};
+
+// "GET /v1/volumes" of the file. It is written so that lines and indents are enough to read it:
+// paths at two spaces, methods at four.
+std::set<std::string> operations_of_the_file() {
+    std::ifstream file(PF_OPENAPI_FILE);
+    EXPECT_TRUE(file) << PF_OPENAPI_FILE;
+    std::set<std::string> out;
+    std::string path;
+    for (std::string line; std::getline(file, line);) {
+        if (line.starts_with("  /")) path = line.substr(2, line.size() - 3);
+        if (line.starts_with("components:")) break;
+        for (const auto* method : {"get", "post", "put", "patch", "delete"}) {
+            if (line != "    " + std::string(method) + ":") continue;
+            std::string upper = method;
+            for (char& c : upper) c = static_cast<char>(c - 'a' + 'A');
+            out.insert(upper + " " + path);
+        }
+    }
+    return out;
+}
+
+TEST(Rest, EveryRouteIsInTheFileAndTheOtherWayRound) {
+    const Rig rig;
+    std::set<std::string> routes;
+    for (const auto& route : rig.http->routes()) {
+        EXPECT_TRUE(routes.insert(route.method + " " + route.pattern).second);
+    }
+    EXPECT_EQ(routes, operations_of_the_file());
+    EXPECT_GT(routes.size(), 10u);
+}
+
+TEST(Rest, ListensOnLoopbackOnlyUnlessToldOtherwise) {
+    net::HttpOptions options;
+    options.listen = {"0.0.0.0", 0};
+    const auto refused = net::HttpServer::create(options);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("--insecure-listen"), std::string::npos);
+    options.insecure_listen = true;
+    EXPECT_TRUE(net::HttpServer::create(options));
+}
+
+Task<net::HttpResponse> answer_after(runtime::Nanos time, bool& ran) {
+    co_await runtime::sleep_for(time);
+    ran = true;
+    co_return net::HttpResponse{200, "text/plain", "done"};
+}
+
+TEST(ReactorGate, BoundsCallsAndTheirTime) {
+    set_log_level(LogLevel::off);
+    Rig rig;
+    bool ran = false;
+    std::atomic<int> finished = 0;
+    std::vector<net::HttpResponse> answers(3);
+    const auto slow = [&](size_t index) {
+        answers[index] =
+            rig.gate.call([&] { return answer_after(1500 * runtime::milliseconds, ran); });
+        ++finished;
+    };
+    std::thread first(slow, 0);
+    std::thread second(slow, 1);
+    std::thread third([&] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        answers[2] = rig.gate.call([&] { return answer_after(0, ran); });
+        ++finished;
+    });
+    rig.reactor.loop([&] { return finished == 3; });
+    EXPECT_EQ(answers[0].status, 504);
+    EXPECT_EQ(answers[1].status, 504);
+    EXPECT_EQ(answers[2].status, 503) << "a third call at once";
+    EXPECT_FALSE(ran);
+    // The work goes on, and idle() waits for it.
+    rig.gate.close();
+    rig.reactor.run(rig.gate.idle());
+    EXPECT_TRUE(ran);
+    first.join();
+    second.join();
+    third.join();
+    EXPECT_EQ(rig.gate.call([&] { return answer_after(0, ran); }).status, 503);
+}
+
+TEST(Rest, JsonKeeps64Bits) {
+    v1::Volume volume;
+    volume.set_id(UINT64_MAX);
+    volume.set_name("bytes \xff that are no UTF-8");
+    volume.set_size_bytes(uint64_t{1} << 53 | 1);
+    const auto json = nlohmann::json::parse(to_text(to_json(volume)));
+    EXPECT_EQ(json["id"].get<uint64_t>(), UINT64_MAX);
+    EXPECT_EQ(json["size_bytes"].get<uint64_t>(), uint64_t{1} << 53 | 1);
+    const auto parsed = parse_create_volume(R"({"name":"v","size_bytes":9007199254740993})");
+    ASSERT_TRUE(parsed);
+    EXPECT_EQ(parsed->size_bytes(), 9007199254740993u);
+}
+
+TEST(Metrics, TextHasSecondsAndCumulativeBuckets) {
+    MetricsPage page;
+    LatencyHistogram histogram;
+    histogram.record(5'000);
+    histogram.record(50'000'000);
+    histogram.record(uint64_t{1} << 45);
+    page.histogram("pureflash_io_duration_seconds", "I/O.", {{"op", "read"}}, histogram);
+    page.counter("pureflash_reads_total", "Reads.", {}, 7);
+    const std::string text = net::metrics_text(page);
+    EXPECT_NE(text.find("pureflash_io_duration_seconds_count{op=\"read\"} 3"), std::string::npos);
+    EXPECT_NE(text.find("pureflash_io_duration_seconds_bucket{op=\"read\",le=\"+Inf\"} 3"),
+              std::string::npos)
+        << text;
+    EXPECT_NE(text.find("pureflash_reads_total 7"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace pf::conductor

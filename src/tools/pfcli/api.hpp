@@ -1,0 +1,34 @@
+// pfcli's side of REST /v1: one request, one answer, and an error as one sentence.
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/error.hpp"
+
+namespace pf::tools {
+
+class Api {
+  public:
+    // HOST:PORT of the conductor's HTTP port.
+    [[nodiscard]] static Result<Api> create(const std::string& conductor);
+
+    [[nodiscard]] Result<nlohmann::json> get(const std::string& path) const;
+    [[nodiscard]] Result<nlohmann::json> post(const std::string& path,
+                                              const nlohmann::json& body) const;
+    [[nodiscard]] Result<nlohmann::json> patch(const std::string& path,
+                                               const nlohmann::json& body) const;
+    [[nodiscard]] Result<nlohmann::json> remove(const std::string& path) const;
+
+    // One segment of a path or value of a query.
+    [[nodiscard]] static std::string escape(std::string_view text);
+
+  private:
+    Api(std::string host, int port) : host_(std::move(host)), port_(port) {}
+    [[nodiscard]] Result<nlohmann::json> send(const char* method, const std::string& path,
+                                              const std::string& body) const;
+    std::string host_;
+    int port_;
+};
+
+}  // namespace pf::tools

@@ -1,0 +1,360 @@
+// pfcli: the administrator's command line, over REST.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <thread>
+
+#include "base/ports.hpp"
+#include "base/units.hpp"
+#include "tools/pfcli/api.hpp"
+#include "tools/pfcli/completion.hpp"
+#include "tools/pfcli/table.hpp"
+
+namespace {
+
+using namespace pf;
+using namespace pf::tools;
+using nlohmann::json;
+
+const std::vector<Column> volume_columns = {
+    {"name", "NAME"},         {"size_bytes", "SIZE", Show::bytes},
+    {"replicas", "REPLICAS"}, {"shard_count", "SHARDS"},
+    {"health", "HEALTH"},     {"open_handles", "OPEN"},
+};
+const std::vector<Column> volume_details = {
+    {"name", "name"},
+    {"id", "id"},
+    {"size_bytes", "size", Show::bytes},
+    {"replicas", "replicas"},
+    {"shard_bytes", "shard size", Show::bytes},
+    {"shard_count", "shards"},
+    {"health", "health"},
+    {"open_handles", "open by"},
+    {"created_at_ms", "created", Show::time_ms},
+};
+const std::vector<Column> store_columns = {
+    {"id", "ID"},
+    {"data_address", "ADDRESS"},
+    {"http_address", "HTTP"},
+    {"health", "HEALTH"},
+    {"trays", "TRAYS"},
+    {"last_heartbeat_ms", "HEARTBEAT MS"},
+    {"version", "VERSION"},
+    {"uuid", "UUID"},
+};
+const std::vector<Column> tray_columns = {
+    {"uuid", "UUID"},
+    {"store_id", "STORE"},
+    {"health", "HEALTH"},
+    {"capacity_bytes", "CAPACITY", Show::bytes},
+    {"free_bytes", "FREE", Show::bytes},
+    {"user_bytes", "USED", Show::bytes},
+    {"path", "PATH"},
+    {"message", "MESSAGE"},
+};
+const std::vector<Column> status_details = {
+    {"cluster_name", "cluster"},
+    {"cluster_uuid", "uuid"},
+    {"health", "health"},
+    {"stores_online", "stores online"},
+    {"stores", "stores"},
+    {"trays_ok", "trays ok"},
+    {"trays", "trays"},
+    {"volumes", "volumes"},
+    {"open_handles", "open handles"},
+    {"tasks", "tasks"},
+    {"volume_bytes", "volume sizes", Show::bytes},
+    {"capacity_bytes", "capacity", Show::bytes},
+    {"user_bytes", "used", Show::bytes},
+    {"free_bytes", "free", Show::bytes},
+};
+const std::vector<Column> top_columns = {
+    {"name", "NAME"},
+    {"read_iops", "READ/S", Show::number},
+    {"write_iops", "WRITE/S", Show::number},
+    {"read_bytes_per_second", "READ B/S", Show::bytes},
+    {"write_bytes_per_second", "WRITE B/S", Show::bytes},
+    {"read_latency_seconds", "READ LAT", Show::latency},
+    {"write_latency_seconds", "WRITE LAT", Show::latency},
+};
+
+// Everything that may be given on the command line.
+struct Arguments {
+    std::string conductor = fmt::format("127.0.0.1:{}", default_conductor_http_port);
+    std::string output = "table";
+    std::string name;
+    std::string new_name;
+    std::string size;
+    std::string shard_size;
+    std::string path;
+    std::string shell;
+    unsigned replicas = 1;
+    uint32_t store_id = 0;
+    bool force = false;
+    double interval_s = 1;
+    unsigned count = 0;
+};
+
+void print(const Arguments& arguments, const json& value, const std::string& text) {
+    if (arguments.output == "json") {
+        fmt::print("{}\n", value.dump(2, ' ', false, json::error_handler_t::replace));
+    } else if (arguments.output == "names") {
+        for (const auto& row : value) fmt::print("{}\n", row.value("name", row.value("uuid", "")));
+    } else {
+        fmt::print("{}", text);
+    }
+}
+
+std::string volume_path(const std::string& name) {
+    return "/v1/volumes/" + Api::escape(name);
+}
+
+Status volume_create(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_volume_name(arguments.name));
+    PF_TRY_ASSIGN(const uint64_t size_bytes, parse_size(arguments.size));
+    PF_TRY(check_volume_size(size_bytes));
+    json body = {
+        {"name", arguments.name}, {"size_bytes", size_bytes}, {"replicas", arguments.replicas}};
+    if (!arguments.shard_size.empty()) {
+        PF_TRY_ASSIGN(body["shard_bytes"], parse_size(arguments.shard_size));
+    }
+    PF_TRY_ASSIGN(const json volume, api.post("/v1/volumes", body));
+    print(arguments, volume, details(volume, volume_details));
+    return {};
+}
+
+Status volume_list(const Api& api, const Arguments& arguments) {
+    json volumes = json::array();
+    std::string after;
+    for (bool more = true; more;) {
+        PF_TRY_ASSIGN(const json page, api.get("/v1/volumes?after=" + Api::escape(after)));
+        for (const auto& volume : page["volumes"]) volumes.push_back(volume);
+        more = page["more"].get<bool>() && !page["volumes"].empty();
+        if (more) after = volumes.back()["name"].get<std::string>();
+    }
+    print(arguments, volumes, table(volumes, volume_columns));
+    return {};
+}
+
+Status volume_show(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_volume_name(arguments.name));
+    PF_TRY_ASSIGN(const json volume, api.get(volume_path(arguments.name)));
+    print(arguments, volume, details(volume, volume_details));
+    return {};
+}
+
+Status volume_resize(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_volume_name(arguments.name));
+    PF_TRY_ASSIGN(const uint64_t size_bytes, parse_size(arguments.size));
+    PF_TRY(check_volume_size(size_bytes));
+    PF_TRY_ASSIGN(const json volume,
+                  api.patch(volume_path(arguments.name), {{"size_bytes", size_bytes}}));
+    print(arguments, volume, details(volume, volume_details));
+    return {};
+}
+
+Status volume_rename(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_volume_name(arguments.name));
+    PF_TRY(check_volume_name(arguments.new_name));
+    PF_TRY_ASSIGN(const json volume,
+                  api.patch(volume_path(arguments.name), {{"name", arguments.new_name}}));
+    print(arguments, volume, details(volume, volume_details));
+    return {};
+}
+
+Status volume_delete(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_volume_name(arguments.name));
+    PF_TRY_ASSIGN(const json answer,
+                  api.remove(volume_path(arguments.name) + (arguments.force ? "?force=true" : "")));
+    const bool freed = answer.value("space_freed", true);
+    print(arguments, answer,
+          freed ? "deleted\n" : "deleted; its space is freed when its store is back\n");
+    return {};
+}
+
+Status store_list(const Api& api, const Arguments& arguments) {
+    PF_TRY_ASSIGN(const json answer, api.get("/v1/stores"));
+    print(arguments, answer["stores"], table(answer["stores"], store_columns));
+    return {};
+}
+
+Status store_show(const Api& api, const Arguments& arguments) {
+    PF_TRY_ASSIGN(const json store, api.get(fmt::format("/v1/stores/{}", arguments.store_id)));
+    print(arguments, store,
+          details(store, store_columns) + "\n" + table(store["trays"], tray_columns));
+    return {};
+}
+
+Status tray_list(const Api& api, const Arguments& arguments) {
+    PF_TRY_ASSIGN(const json answer, api.get("/v1/trays"));
+    print(arguments, answer["trays"], table(answer["trays"], tray_columns));
+    return {};
+}
+
+Status tray_add(const Api& api, const Arguments& arguments) {
+    json body = {{"path", arguments.path}, {"force", arguments.force}};
+    if (arguments.store_id != 0) body["store_id"] = arguments.store_id;
+    if (!arguments.size.empty()) {
+        PF_TRY_ASSIGN(body["create_bytes"], parse_size(arguments.size));
+    }
+    PF_TRY_ASSIGN(const json tray, api.post("/v1/trays", body));
+    print(arguments, tray, details(tray, tray_columns));
+    return {};
+}
+
+Status tray_remove(const Api& api, const Arguments& arguments) {
+    PF_TRY_ASSIGN(const json answer, api.remove("/v1/trays/" + Api::escape(arguments.name) +
+                                                (arguments.force ? "?force=true" : "")));
+    print(arguments, answer, "removed\n");
+    return {};
+}
+
+Status status(const Api& api, const Arguments& arguments) {
+    PF_TRY_ASSIGN(const json answer, api.get("/v1/status"));
+    print(arguments, answer, details(answer, status_details));
+    return {};
+}
+
+// Live on a terminal until it is interrupted; once otherwise, unless --count says more.
+Status top(const Api& api, const Arguments& arguments) {
+    const bool live = ::isatty(STDOUT_FILENO) != 0 && arguments.output == "table";
+    const unsigned rounds = arguments.count != 0 ? arguments.count : live ? UINT32_MAX : 1;
+    for (unsigned round = 0; round < rounds; ++round) {
+        if (round > 0)
+            std::this_thread::sleep_for(std::chrono::duration<double>(arguments.interval_s));
+        PF_TRY_ASSIGN(json answer, api.get("/v1/top"));
+        json& volumes = answer["volumes"];
+        std::stable_sort(volumes.begin(), volumes.end(), [](const json& a, const json& b) {
+            return a["read_iops"].get<double>() + a["write_iops"].get<double>() >
+                   b["read_iops"].get<double>() + b["write_iops"].get<double>();
+        });
+        if (live) fmt::print("\033[H\033[2J");
+        print(arguments, volumes, table(volumes, top_columns));
+        std::fflush(stdout);
+    }
+    return {};
+}
+
+// Works without a conductor: what is this program, and what is the other side if there is one.
+Status version(const Api& api, const Arguments& arguments) {
+    json answer = {{"pfcli", PUREFLASH_VERSION}, {"conductor", nullptr}};
+    if (const auto remote = api.get("/v1/version")) answer["conductor"] = (*remote)["version"];
+    print(arguments, answer, details(answer, {{"pfcli", "pfcli"}, {"conductor", "conductor"}}));
+    return {};
+}
+
+using Command = Status (*)(const Api&, const Arguments&);
+
+// The command that was chosen is left in `chosen`.
+void add_volume_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
+    auto* volume = app.add_subcommand("volume", "Volumes")->require_subcommand(1);
+    const auto add = [&](const char* name, const char* help, Command command) {
+        return volume->add_subcommand(name, help)->callback([&chosen, command] {
+            chosen = command;
+        });
+    };
+    const auto named = [&](CLI::App* command) {
+        command->add_option("NAME", arguments.name, "Name of the volume")->required();
+        return command;
+    };
+    auto* create = named(add("create", "Make a volume", &volume_create));
+    create->add_option("--size", arguments.size, "Size, e.g. 10G")->required();
+    create->add_option("--replicas", arguments.replicas, "Copies of each shard (default 1)");
+    create->add_option("--shard-size", arguments.shard_size, "Size of a shard (default 64G)");
+    add("list", "List volumes", &volume_list);
+    named(add("show", "Show one volume", &volume_show));
+    auto* resize = named(add("resize", "Grow a volume", &volume_resize));
+    resize->add_option("--size", arguments.size, "The new size, e.g. 20G")->required();
+    auto* rename = named(add("rename", "Give a volume another name", &volume_rename));
+    rename->add_option("NEW_NAME", arguments.new_name, "The new name")->required();
+    auto* remove = named(add("delete", "Delete a volume and its data", &volume_delete));
+    remove->add_flag("--force", arguments.force, "Even if clients have it open");
+}
+
+void add_store_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
+    auto* store = app.add_subcommand("store", "Stores")->require_subcommand(1);
+    store->add_subcommand("list", "List stores")->callback([&] { chosen = &store_list; });
+    auto* show = store->add_subcommand("show", "Show one store and its trays");
+    show->callback([&] { chosen = &store_show; });
+    show->add_option("ID", arguments.store_id, "Number of the store")->required();
+
+    auto* tray = app.add_subcommand("tray", "Trays")->require_subcommand(1);
+    tray->add_subcommand("list", "List trays")->callback([&] { chosen = &tray_list; });
+    auto* add = tray->add_subcommand("add", "Format a device or file and use it");
+    add->callback([&] { chosen = &tray_add; });
+    add->add_option("PATH", arguments.path, "Path on the store's host")->required();
+    add->add_option("--store", arguments.store_id,
+                    "Number of the store; needed if there are several");
+    add->add_option("--size", arguments.size, "Make a file of this size, e.g. 100G");
+    add->add_flag("--force", arguments.force, "Format over what is there");
+    auto* remove = tray->add_subcommand("remove", "Stop using a tray");
+    remove->callback([&] { chosen = &tray_remove; });
+    remove->add_option("UUID", arguments.name, "The tray")->required();
+    remove->add_flag("--force", arguments.force, "Even if volumes lose data on it");
+}
+
+void add_other_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
+    app.add_subcommand("status", "State of the cluster")->callback([&] { chosen = &status; });
+    auto* live = app.add_subcommand("top", "IOPS and latency of each volume, live on a terminal");
+    live->callback([&] { chosen = &top; });
+    live->add_option("--interval", arguments.interval_s, "Seconds between updates (default 1)")
+        ->check(CLI::Range(0.1, 3600.0));
+    live->add_option("--count", arguments.count, "End after so many updates");
+    app.add_subcommand("version", "Versions of pfcli and of the conductor")->callback([&] {
+        chosen = &version;
+    });
+    auto* completion = app.add_subcommand("completion", "Shell completion: source its output");
+    completion->add_option("SHELL", arguments.shell, "bash or zsh")->required();
+}
+
+Status run(const CLI::App& app, const Arguments& arguments, Command chosen) {
+    if (!arguments.shell.empty()) {
+        PF_TRY_ASSIGN(const std::string script, completion_script(app, arguments.shell));
+        fmt::print("{}", script);
+        return {};
+    }
+    PF_TRY_ASSIGN(const Api api, Api::create(arguments.conductor));
+    return chosen(api, arguments);
+}
+
+// One line, whatever the command line parser has to say.
+int usage_error(const CLI::ParseError& error) {
+    std::string line = error.what();
+    for (char& c : line) c = c == '\n' ? ' ' : c;
+    fmt::print(stderr, "pfcli: {}: 'pfcli --help' shows what there is\n", line);
+    return 2;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("Administers a PureFlash cluster");
+    Arguments arguments;
+    Command chosen = nullptr;
+    app.set_version_flag("--version", PUREFLASH_VERSION);
+    app.require_subcommand(1);
+    app.fallthrough();
+    app.add_option("--conductor", arguments.conductor, "HOST:PORT of the conductor")
+        ->envname("PF_CONDUCTOR")
+        ->take_last();
+    app.add_option("-o,--output", arguments.output, "table, json or names")
+        ->take_last()
+        ->check(CLI::IsMember({"table", "json", "names"}));
+    add_volume_commands(app, arguments, chosen);
+    add_store_commands(app, arguments, chosen);
+    add_other_commands(app, arguments, chosen);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::Success& success) {
+        return app.exit(success);  // help or version
+    } catch (const CLI::ParseError& error) {
+        return usage_error(error);
+    }
+    const Status done = run(app, arguments, chosen);
+    if (done) return 0;
+    fmt::print(stderr, "pfcli: {}\n",
+               done.error().message.empty() ? done.error().text() : done.error().message);
+    return 1;
+}

@@ -1,0 +1,151 @@
+// pfconductor: the control daemon. Options come from a TOML file and from --set.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cstdio>
+
+#include "base/config.hpp"
+#include "base/log.hpp"
+#include "base/ports.hpp"
+#include "conductor/conductor.hpp"
+#include "runtime/uring/reactor_thread.hpp"
+#include "tools/daemon.hpp"
+#include "tools/data_dir.hpp"
+#include "tools/notify.hpp"
+
+namespace {
+
+using namespace pf;
+
+constexpr std::array config_keys = {
+    ConfigKey{"conductor.data", ConfigType::text, "/var/lib/pureflash/conductor",
+              "Folder with the metadata."},
+    ConfigKey{"conductor.http", ConfigType::text, "127.0.0.1:49180",
+              "REST, metrics and health port; what clients and pfcli are told."},
+    ConfigKey{
+        "conductor.rpc", ConfigType::text, "",
+        "RPC port of clients and stores; empty: the HTTP port + 2, where clients look for it."},
+    ConfigKey{"conductor.cluster_name", ConfigType::text, "pureflash",
+              "Name of a cluster that is made at the first start, for people."},
+    ConfigKey{"conductor.heartbeat_interval", ConfigType::duration, "1s",
+              "Time between the heartbeats of a store."},
+    ConfigKey{"conductor.heartbeats_missed", ConfigType::integer, "4",
+              "Heartbeats missed in a row before a store counts as offline."},
+    ConfigKey{"conductor.store_timeout", ConfigType::duration, "10s",
+              "Time limit of one call to a store."},
+    ConfigKey{"conductor.max_body", ConfigType::size, "1M", "Largest body of a REST request."},
+    ConfigKey{"conductor.insecure_listen", ConfigType::boolean, "false",
+              "Allow addresses other than loopback, without authentication."},
+    ConfigKey{"log.level", ConfigType::text, "info", "debug, info, warning, error or off."},
+};
+
+Result<conductor::ConductorOptions> conductor_options(const Config& config) {
+    conductor::ConductorOptions options;
+    options.data_dir = config.text("conductor.data");
+    PF_TRY_ASSIGN(options.http, runtime::Address::parse(config.text("conductor.http")));
+    if (config.text("conductor.rpc").empty()) {
+        options.rpc = options.http;
+        if (options.http.port > UINT16_MAX - conductor_rpc_from_http) {
+            return fail(Errc::invalid_argument,
+                        fmt::format("conductor.http {}: the port is at most {}, the RPC port "
+                                    "follows it",
+                                    options.http.text(), UINT16_MAX - conductor_rpc_from_http));
+        }
+        if (options.http.port != 0) {
+            options.rpc.port = static_cast<uint16_t>(options.http.port + conductor_rpc_from_http);
+        }
+    } else {
+        PF_TRY_ASSIGN(options.rpc, runtime::Address::parse(config.text("conductor.rpc")));
+    }
+    options.insecure_listen = config.boolean("conductor.insecure_listen");
+    PF_TRY(tools::check_listen(options.http.host, options.insecure_listen));
+    PF_TRY(tools::check_listen(options.rpc.host, options.insecure_listen));
+    options.max_body_bytes = config.size_bytes("conductor.max_body");
+    options.core.cluster_name = config.text("conductor.cluster_name");
+    options.core.heartbeat_interval = config.duration_ns("conductor.heartbeat_interval");
+    options.core.store_timeout = config.duration_ns("conductor.store_timeout");
+    const uint64_t missed = config.integer("conductor.heartbeats_missed");
+    if (missed == 0 || missed > 1000 ||
+        options.core.heartbeat_interval < 50 * runtime::milliseconds ||
+        options.core.heartbeat_interval > 60 * runtime::seconds) {
+        return fail(Errc::invalid_argument,
+                    "conductor.heartbeats_missed is 1 to 1000 and "
+                    "conductor.heartbeat_interval 50ms to 60s");
+    }
+    options.core.heartbeats_missed = static_cast<uint32_t>(missed);
+    return options;
+}
+
+Status run(const Config& config) {
+    PF_TRY_ASSIGN(const LogLevel level, parse_log_level(config.text("log.level")));
+    set_log_level(level);
+    PF_TRY_ASSIGN(const conductor::ConductorOptions options, conductor_options(config));
+    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data_dir));
+    runtime::UringOptions reactor;
+    reactor.seed = tools::random_seed();
+    reactor.buffer_arena_bytes = size_t{16} << 20;  // RPC only: no data passes here
+    reactor.register_arena = false;
+    PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
+                  runtime::ReactorGroup::start(1, reactor));
+    auto created =
+        group->call(0, [&] { return conductor::Conductor::create(group->reactor(0), options); });
+    if (!created) return std::unexpected<Error>(created.error());
+    conductor::Conductor& conductor = **created;
+    const Status started = group->call(0, [&] { return conductor.start(); });
+    if (started) {
+        fmt::print("ready conductor={}\n", conductor.http_address().text());
+        std::fflush(stdout);
+        tools::notify_service_manager("READY=1");
+        tools::wait_for_stop();
+        tools::notify_service_manager("STOPPING=1");
+        tools::limit_stop_time(20);
+    }
+    group->call(0, [&] { return conductor.stop(); });
+    group->call(0, [&] { created->reset(); });
+    return started;
+}
+
+Status apply_settings(Config& config, const std::vector<std::string>& settings) {
+    for (const std::string& setting : settings) {
+        const size_t equals = setting.find('=');
+        if (equals == std::string::npos) {
+            return fail(Errc::invalid_argument,
+                        fmt::format("--set takes section.key=value, not '{}'", setting));
+        }
+        PF_TRY(config.set(setting.substr(0, equals), setting.substr(equals + 1)));
+    }
+    return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("The PureFlash control daemon");
+    std::string file;
+    std::vector<std::string> settings;
+    bool insecure_listen = false;
+    bool print_keys = false;
+    app.set_version_flag("--version", PUREFLASH_VERSION);
+    app.add_option("--config", file, "TOML file")->check(CLI::ExistingFile);
+    app.add_option("--set", settings, "section.key=value, stronger than the file");
+    app.add_flag("--insecure-listen", insecure_listen,
+                 "Allow addresses other than loopback, without authentication");
+    app.add_flag("--print-config-keys", print_keys, "List every key as Markdown, and end");
+    CLI11_PARSE(app, argc, argv);
+
+    pf::Config config(config_keys);
+    if (print_keys) {
+        std::fputs(config.markdown().c_str(), stdout);
+        return 0;
+    }
+    pf::tools::block_stop_signals();
+    pf::Status status;
+    if (!file.empty()) status = config.load_file(file);
+    if (status) status = apply_settings(config, settings);
+    if (status && insecure_listen) status = config.set("conductor.insecure_listen", "true");
+    if (status) status = run(config);
+    if (status) return 0;
+    fmt::print(stderr, "pfconductor: {}\n", status.error().text());
+    return 1;
+}

@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""pfcli against a real node: every command, both output forms, and that each mistake is one clear line
+on stderr and a status that is not 0. Usage: TOOLS_FOLDER"""
+import json
+import subprocess
+import sys
+
+from node import Node
+
+
+class Cli:
+    def __init__(self, node):
+        self.program = node.tools / "pfcli"
+        self.conductor = node.conductor
+
+    def run(self, *words, by_environment=False):
+        command = [self.program]
+        if not by_environment:
+            command += ["--conductor", self.conductor]
+        environment = {"PF_CONDUCTOR": self.conductor} if by_environment else {}
+        return subprocess.run(command + list(words), capture_output=True, text=True, timeout=60,
+                              env=environment, check=False)
+
+    def good(self, *words, **options):
+        done = self.run(*words, **options)
+        assert done.returncode == 0, f"{words}: {done.returncode} {done.stderr}"
+        assert done.stderr == "", f"{words}: {done.stderr}"
+        return done.stdout
+
+    def json(self, *words):
+        return json.loads(self.good("-o", "json", *words))
+
+    def bad(self, expect, *words):
+        done = self.run(*words)
+        assert done.returncode != 0, f"{words} succeeded: {done.stdout}"
+        assert done.stdout == "", f"{words}: {done.stdout}"
+        assert done.stderr.count("\n") == 1 and done.stderr.startswith("pfcli: "), done.stderr
+        assert expect in done.stderr, f"{words}: {done.stderr!r} does not say {expect!r}"
+
+
+def volumes(cli):
+    assert "10 GiB" in cli.good("volume", "create", "a", "--size", "10G")
+    cli.good("volume", "create", "b c", "--size", "1048576K", "--replicas", "1")
+    assert cli.json("volume", "show", "b c")["size_bytes"] == 1 << 30
+    assert [v["name"] for v in cli.json("volume", "list")] == ["a", "b c"]
+    table = cli.good("volume", "list", by_environment=True).splitlines()
+    assert table[0].split() == ["NAME", "SIZE", "REPLICAS", "SHARDS", "HEALTH", "OPEN"]
+    assert table[1].split() == ["a", "10", "GiB", "1", "1", "ok", "0"]
+    assert cli.good("-o", "names", "volume", "list") == "a\nb c\n"
+    assert cli.json("volume", "resize", "a", "--size", "20G")["size_bytes"] == 20 << 30
+    assert cli.json("volume", "rename", "b c", "d")["name"] == "d"
+    assert "deleted" in cli.good("volume", "delete", "d")
+    cli.bad("does not exist", "volume", "show", "d")
+    cli.bad("does not exist", "volume", "delete", "d")
+    cli.bad("exists already", "volume", "create", "a", "--size", "1G")
+    cli.bad("cannot shrink", "volume", "resize", "a", "--size", "1G")
+    for size in ["0", "4097", "2P", "99999999999999999999", "1.3", "x"]:
+        cli.bad("size", "volume", "create", "e", "--size", size)
+    cli.bad("size", "volume", "create", "e", "--size=-1G")
+    for name in ["", "a/b", "a@b", "a:b", "a\nb", "n" * 97]:
+        cli.bad("name", "volume", "create", name, "--size", "1G")
+    cli.bad("3 replicas need 3 stores, but the cluster has 1", "volume", "create", "e", "--size",
+            "1G", "--replicas", "3")
+    assert [v["name"] for v in cli.json("volume", "list")] == ["a"]
+
+
+def trays(cli, folder):
+    before = cli.json("tray", "list")
+    assert len(before) == 1 and before[0]["health"] == "ok"
+    added = cli.json("tray", "add", f"{folder}/second.img", "--size", "1G")
+    assert len(cli.json("tray", "list")) == 2
+    cli.bad("", "tray", "add", f"{folder}/second.img", "--size", "1G")
+    assert "removed" in cli.good("tray", "remove", added["uuid"])
+    cli.bad("does not exist", "tray", "remove", added["uuid"])
+    cli.bad("would be lost", "tray", "remove", before[0]["uuid"])
+
+
+def rest(cli):
+    stores = cli.json("store", "list")
+    assert len(stores) == 1 and stores[0]["health"] == "ok"
+    assert stores[0]["data_address"] in cli.good("store", "show", str(stores[0]["id"]))
+    cli.bad("does not exist", "store", "show", "77")
+    assert cli.json("status")["health"] == "ok"
+    assert "stores online" in cli.good("status")
+    cli.good("top")
+    assert isinstance(cli.json("top"), list)
+    assert cli.json("version")["conductor"] is not None
+    for shell in ["bash", "zsh"]:
+        script = cli.good("completion", shell)
+        checked = subprocess.run(["bash", "-n"], input=script, text=True, timeout=10, check=False)
+        assert checked.returncode == 0 and "--replicas" in script
+    cli.bad("bash or zsh", "completion", "fish")
+    for words in [["volume"], ["volume", "make"], ["nothing"], [], ["volume", "create", "x"],
+                  ["-o", "xml", "status"]]:
+        cli.bad("--help", *words)
+    for address in ["127.0.0.1", "x:y", ""]:
+        cli.bad("HOST:PORT", "--conductor", address, "status")
+    cli.bad("is it running", "--conductor", "127.0.0.1:1", "status")
+
+
+def main():
+    with Node(sys.argv[1]) as node:
+        cli = Cli(node)
+        volumes(cli)
+        trays(cli, node.data)
+        rest(cli)
+        node.kill()
+        node.start()
+        assert cli.json("volume", "show", "a")["size_bytes"] == 20 << 30
+        took = node.stop()
+        assert took < 5, f"the stop took {took:.1f} s"
+    print("ok")
+
+
+if __name__ == "__main__":
+    main()
