@@ -22,8 +22,22 @@ inline Data filled(size_t bytes, uint8_t value) {
     return Data(bytes, std::byte{value});
 }
 
-// One connection of a client, with the names and versions that its commands carry.
+inline Task<void> drop_channel(std::unique_ptr<net::ClientChannel> channel) {
+    channel.reset();
+    co_return;
+}
+
+// One connection of a client, with the names and versions that its commands carry. Destroyed
+// outside the reactor's loop, so it ends its channel in there.
 struct Peer {
+    Peer() = default;
+    Peer(const Peer&) = delete;
+    Peer& operator=(const Peer&) = delete;
+    ~Peer() {
+        if (channel) reactor->spawn(drop_channel(std::move(channel)));
+    }
+
+    runtime::Reactor* reactor = nullptr;
     std::unique_ptr<net::ClientChannel> channel;
     uint64_t session = 0;
     uint64_t shard = 0;
@@ -274,6 +288,7 @@ class Rig {
             net::ClientChannel::connect(address, options);
         Result<std::unique_ptr<net::ClientChannel>> connected = co_await connecting;
         if (!connected) co_return connected.error().code;
+        peer.reactor = &runtime::Reactor::current();
         peer.channel = std::move(*connected);
         if (!open) co_return Errc::ok;
         Call call;
