@@ -78,8 +78,11 @@ Status Copy::run(const std::function<bool()>& stop, const std::function<void()>&
         const bool moved = advance();
         tick();
         if (moved) continue;
-        if (!busy()) break;
-        cluster_.poll(poll_us);
+        if (busy()) {
+            cluster_.poll(poll_us);
+        } else if (next_write_ == next_read_) {
+            break;  // a block that was read while we looked is still to be written
+        }
     }
     // What is under way still uses our memory.
     while (busy()) cluster_.poll(poll_us);
