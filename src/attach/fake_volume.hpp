@@ -34,6 +34,7 @@ class FakeVolume : public client::Volume {
         return {};
     }
     const client::VolumeInfo& info() const override { return info_; }
+    const client::VolumeCounters& counters() const override { return counters_; }
     runtime::Task<Result<std::vector<client::Extent>>> block_states(uint64_t offset,
                                                                     uint64_t length,
                                                                     uint32_t limit) override {
@@ -128,6 +129,7 @@ class FakeVolume : public client::Volume {
                 mark(io, io.kind == client::IoKind::discard ? 0 : 1, 2);
                 break;
             case client::IoKind::compare_and_write:
+            case client::IoKind::block_states:
                 io.result = Errc::unsupported;
                 break;
         }
@@ -143,6 +145,7 @@ class FakeVolume : public client::Volume {
     }
 
     client::VolumeInfo info_;
+    client::VolumeCounters counters_;
     std::vector<std::byte> bytes_;
     std::vector<uint8_t> states_;
     List<client::Io> waiting_;

@@ -10,6 +10,8 @@ using runtime::Task;
 
 class Hostile : public NetTest {
   public:
+    // Less memory than a greedy peer asks for: it must get it back from those that are gone.
+    Hostile() : NetTest({.buffer_bytes = size_t{16} << 20}) {}
     // The one line that the server's log would have.
     void expect_peer_error(std::string_view text) {
         sim.run_for(runtime::seconds);

@@ -79,6 +79,11 @@ Task<Status> Inbox::receive_data(std::span<const iovec> into, uint32_t length,
         const Status filled = co_await fill(length, true);
         PF_CO_TRY(filled);
     }
+    take_data(into, length, checker);
+    co_return Status{};
+}
+
+void Inbox::take_data(std::span<const iovec> into, uint32_t length, PieceChecker& checker) {
     Cursor cursor(into);
     for (size_t left = length; left > 0;) {
         const MutableBytes to = cursor.next(left);
@@ -86,7 +91,6 @@ Task<Status> Inbox::receive_data(std::span<const iovec> into, uint32_t length,
         consume(to.size());
         left -= to.size();
     }
-    co_return Status{};
 }
 
 Task<Status> Inbox::receive_direct(std::span<const iovec> into, size_t length,

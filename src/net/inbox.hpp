@@ -45,6 +45,13 @@ class Inbox {
     // place.
     [[nodiscard]] runtime::Task<Status> receive_data(std::span<const iovec> into, uint32_t length,
                                                      PieceChecker& checker);
+    // The same when all of it is buffered.
+    void take_data(std::span<const iovec> into, uint32_t length, PieceChecker& checker);
+    // Copies a table of CRCs that is buffered.
+    void take_table(std::span<uint32_t> to) {
+        std::memcpy(to.data(), at(), to.size_bytes());
+        consume(to.size_bytes());
+    }
     // Receives and forgets.
     [[nodiscard]] runtime::Task<Status> skip(uint32_t length);
 

@@ -9,6 +9,7 @@
 
 #include "base/crc32c.hpp"
 #include "net/channel.hpp"
+#include "net/two_buffers.hpp"
 #include "runtime/sim/simulation.hpp"
 
 namespace pf::net {
@@ -66,10 +67,10 @@ class MemoryVolume : public Handler {
         } else if (command.opcode == wire::Opcode::read) {
             const uint32_t count = wire::blocks_touched(command.offset, command.length);
             runtime::BufferPool& pool = runtime::Reactor::current().buffers();
-            // One size for all: tests that starve the pool must not starve themselves.
-            reply.data = co_await pool.allocate(command.length);
             runtime::Buffer memory;
-            if (count > Incoming::inline_crcs) memory = co_await pool.allocate(count * 4);
+            co_await allocate_two(pool, command.length,
+                                  count > Incoming::inline_crcs ? count * 4 : 0, reply.data,
+                                  memory);
             std::memcpy(reply.data.data(), bytes.data() + command.offset, command.length);
             reply.data_length = command.length;
             const auto crcs = crcs_of(command.offset, {reply.data.data(), command.length});

@@ -53,6 +53,9 @@ class TcpClient {
     [[nodiscard]] runtime::Task<Status> receive_completions();
     [[nodiscard]] runtime::Task<Status> receive_payload(Request& request,
                                                         const wire::Completion& completion);
+    // The common case, without a coroutine: a read's data that is buffered whole.
+    [[nodiscard]] bool take_buffered(Request& request, const wire::Completion& completion);
+    void keep_result(Request& request, const PieceChecker& checker, uint32_t count);
     [[nodiscard]] Result<uint32_t> find_slot(const wire::Completion& completion) const;
     void gather();
     void add_to_batch(Request& request);

@@ -15,6 +15,47 @@ uint32_t halves_of(const wire::Command& command) {
     return command.opcode == wire::Opcode::compare_and_write ? 2 : 1;
 }
 
+// The memory that a command's payload takes.
+struct Layout {
+    explicit Layout(const wire::Command& command) {
+        const uint32_t halves = halves_of(command);
+        const uint32_t blocks = wire::blocks_touched(command.offset, command.length);
+        crc_count = halves * blocks;
+        area_bytes = size_t{crc_count} * block_bytes;
+        data_bytes = halves * command.length;
+    }
+    [[nodiscard]] size_t table_bytes() const { return crc_count * sizeof(uint32_t); }
+    [[nodiscard]] size_t crcs_memory_bytes() const {
+        return crc_count <= Incoming::inline_crcs ? 0 : table_bytes();
+    }
+    uint32_t crc_count;
+    uint32_t data_bytes;
+    size_t area_bytes;
+};
+
+// Where the one or two parts of it go.
+class Places {
+  public:
+    explicit Places(const Incoming& incoming) : count_(halves_of(incoming.command)) {
+        for (uint32_t half = 0; half < count_; ++half) {
+            const MutableBytes part = incoming.part(half);
+            parts_[half] = {part.data(), part.size()};
+        }
+    }
+    [[nodiscard]] std::span<const iovec> vectors() const { return {parts_, count_}; }
+
+  private:
+    iovec parts_[2];
+    uint32_t count_;
+};
+
+std::span<uint32_t> table_of(Incoming& incoming) {
+    auto* at = incoming.crc_count <= Incoming::inline_crcs
+                   ? incoming.crcs_inline
+                   : reinterpret_cast<uint32_t*>(incoming.crcs_memory.data());
+    return {at, incoming.crc_count};
+}
+
 // Where the pieces of an answer's data begin in their first block (docs/formats/wire.md).
 uint64_t data_offset(const wire::Completion& completion, uint64_t command_offset) {
     const bool blocks = completion.opcode == wire::Opcode::read && completion.status == 0;
@@ -146,7 +187,7 @@ Task<Status> TcpSession::receive_commands() {
                            fmt::format("the peer has more than its {} commands in flight", depth_));
         inbox_.consume(wire::header_bytes);
         ++credits_used_;
-        if (incoming.command.payload_length > 0) {
+        if (incoming.command.payload_length > 0 && !take_buffered(incoming)) {
             const Status received = co_await receive_payload(incoming);
             PF_CO_TRY(received);
         }
@@ -158,37 +199,41 @@ Task<Status> TcpSession::receive_commands() {
 }
 
 Task<Status> TcpSession::receive_payload(Incoming& incoming) {
-    const wire::Command& command = incoming.command;
-    const uint32_t halves = halves_of(command);
-    const uint32_t blocks = wire::blocks_touched(command.offset, command.length);
-    const size_t area = size_t{blocks} * block_bytes;
-    incoming.crc_count = halves * blocks;
-    const size_t table_bytes = incoming.crc_count * sizeof(uint32_t);
-    const bool table_inline = incoming.crc_count <= Incoming::inline_crcs;
-
-    if (table_inline) incoming.data = reactor_.buffers().try_allocate(halves * area);
-    if (!incoming.data) {
-        co_await allocate_two(reactor_.buffers(), halves * area, table_inline ? 0 : table_bytes,
-                              incoming.data, incoming.crcs_memory);
-        if (closing_) co_return fail(Errc::disconnected);
-    }
-    auto* table = table_inline ? incoming.crcs_inline
-                               : reinterpret_cast<uint32_t*>(incoming.crcs_memory.data());
-    if (inbox_.buffered() < table_bytes) {
-        const Status filled = co_await inbox_.fill(table_bytes, true);
+    const Layout layout(incoming.command);
+    incoming.crc_count = layout.crc_count;
+    co_await allocate_two(reactor_.buffers(), layout.area_bytes, layout.crcs_memory_bytes(),
+                          incoming.data, incoming.crcs_memory);
+    if (closing_) co_return fail(Errc::disconnected);
+    if (inbox_.buffered() < layout.table_bytes()) {
+        const Status filled = co_await inbox_.fill(layout.table_bytes(), true);
         PF_CO_TRY(filled);
     }
-    std::memcpy(table, inbox_.at(), table_bytes);
-    inbox_.consume(table_bytes);
-
-    PieceChecker checker(incoming.crcs(), command.offset, command.length);
-    const iovec into[2] = {{incoming.part(0).data(), command.length},
-                           {incoming.part(1).data(), command.length}};
-    const Status received = co_await inbox_.receive_data(std::span(into).first(halves),
-                                                         halves * command.length, checker);
+    inbox_.take_table(table_of(incoming));
+    PieceChecker checker(incoming.crcs(), incoming.command.offset, incoming.command.length);
+    const Places places(incoming);
+    const Status received =
+        co_await inbox_.receive_data(places.vectors(), layout.data_bytes, checker);
     PF_CO_TRY(received);
     incoming.payload_ok = checker.ok();
     co_return Status{};
+}
+
+bool TcpSession::take_buffered(Incoming& incoming) {
+    const Layout layout(incoming.command);
+    if (layout.data_bytes > copy_limit_bytes || layout.crcs_memory_bytes() > 0 ||
+        inbox_.buffered() < incoming.command.payload_length) {
+        return false;
+    }
+    // Small payloads must not for ever overtake a large one that waits for memory.
+    if (reactor_.buffers().has_waiters()) return false;
+    incoming.data = reactor_.buffers().try_allocate(layout.area_bytes);
+    if (!incoming.data) return false;
+    incoming.crc_count = layout.crc_count;
+    inbox_.take_table(table_of(incoming));
+    PieceChecker checker(incoming.crcs(), incoming.command.offset, incoming.command.length);
+    inbox_.take_data(Places(incoming).vectors(), layout.data_bytes, checker);
+    incoming.payload_ok = checker.ok();
+    return true;
 }
 
 // --- answers ---
@@ -245,11 +290,13 @@ Task<void> TcpSession::send_answers() {
         reactor_.timers().arm(deadline, reactor_.now() + send_timeout);
         const Status sent = co_await connection_->send(batch_->vectors(), batch_->vector_count());
         deadline.disarm();
-        release_sent();
+        release(sending_);
         if (deadline.expired())
             handler_.on_peer_error(peer(), {Errc::timed_out, "the peer took no answers for 30 s"});
         if (!sent) disconnect();
     }
+    // Commands that are not answered yet may wait for the very buffers that these answers hold.
+    release(queued_);
 }
 
 void TcpSession::gather() {
@@ -272,8 +319,8 @@ void TcpSession::add_to_batch(const Reply& reply) {
     batch_->add_data(reply.data.data() + reply.data_begin, reply.data_length);
 }
 
-void TcpSession::release_sent() {
-    while (Answer* answer = sending_.pop_front()) {
+void TcpSession::release(List<Answer>& answers) {
+    while (Answer* answer = answers.pop_front()) {
         {
             const Buffer data = std::move(answer->reply.data);
         }

@@ -46,10 +46,13 @@ class TcpSession final : public ServerChannel, public ListHook {
                                       wire::HelloReply& reply);
     [[nodiscard]] runtime::Task<Status> receive_commands();
     [[nodiscard]] runtime::Task<Status> receive_payload(Incoming& incoming);
+    // The common case, without a coroutine: a short payload that is buffered whole, and memory is
+    // free.
+    [[nodiscard]] bool take_buffered(Incoming& incoming);
     [[nodiscard]] runtime::Task<void> send_answers();
     void gather();
     void add_to_batch(const Reply& reply);
-    void release_sent();
+    void release(List<Answer>& answers);
     [[nodiscard]] Answer& take_answer();
     void report(const Error& error);
 

@@ -71,6 +71,8 @@ class BufferPool {
 
     [[nodiscard]] MutableBytes arena() const { return {arena_, arena_bytes_}; }
     [[nodiscard]] size_t free_bytes() const { return free_bytes_; }
+    // Whether someone waits in line: who then takes with try_allocate goes before them.
+    [[nodiscard]] bool has_waiters() const { return !waiters_.empty(); }
 
     class AllocateAwaiter : public ListHook {
       public:

@@ -134,10 +134,18 @@ class Rig {
         auto peer = std::make_unique<Peer>();
         peer->session = of_session;
         peer->shard = shard_id;
-        const auto status = simulation.run_task(client, dial(*peer, open));
-        EXPECT_TRUE(status.has_value());
-        if (status && *status != Errc::ok) ADD_FAILURE() << "connect: " << describe(*status);
+        const Errc status = try_connect(*peer, open);
+        if (status != Errc::ok) ADD_FAILURE() << "connect: " << describe(status);
         return peer;
+    }
+    Errc try_connect(Peer& peer, bool open = true) {
+        const auto status = simulation.run_task(client, dial(peer, open));
+        EXPECT_TRUE(status.has_value()) << "connecting did not end";
+        return status.value_or(Errc::timed_out);
+    }
+    void disconnect(Peer& peer) {
+        EXPECT_TRUE(simulation.run_task(client, peer.channel->close()));
+        simulation.run_for(runtime::milliseconds);
     }
     Errc call(Peer& peer, Call call) {
         const auto status = simulation.run_task(client, run_call(peer, std::move(call)));
@@ -229,15 +237,16 @@ class Rig {
     sim::SimNode& server;
     sim::SimNode& client;
     sim::SimDisk& disk;
-    std::shared_ptr<Process> process;
-    std::vector<std::string> trays;
+    Process* process = nullptr;  // the node's; replaced when it is started again
+    std::vector<TrayPlace> trays;
     std::string tray_uuid;
 
   private:
     std::shared_ptr<void> boot(sim::SimReactor& reactor) {
-        process = std::make_shared<Process>();
-        reactor.spawn(start_store(reactor, *process));
-        return process;
+        auto fresh = std::make_shared<Process>();
+        process = fresh.get();
+        reactor.spawn(start_store(reactor, *fresh));
+        return fresh;
     }
     Task<void> start_store(sim::SimReactor& reactor, Process& target) {
         StoreOptions options;
@@ -245,8 +254,8 @@ class Rig {
         options.cluster = Uuid::from_random(5, 6);
         options.trays = trays;
         options.listen = {"server", 49162};
-        options.save_trays = [this](const std::vector<std::string>& paths) {
-            trays = paths;
+        options.save_trays = [this](const std::vector<TrayPlace>& places) {
+            trays = places;
             return Status{};
         };
         Task<Result<std::unique_ptr<Store>>> starting = Store::start(reactor, options);

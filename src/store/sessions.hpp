@@ -6,6 +6,7 @@
 // Thread rule: one reactor. Bounded: tray::Tray::max_sessions_per_shard plus `max_fenced`.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -51,8 +52,19 @@ class Sessions {
         fenced_.push_back(id);
     }
 
+    // Connections that named a session in their handshake.
+    void attach(uint64_t id) { connected_.push_back(id); }
+    void detach(uint64_t id) {
+        const auto found = std::find(connected_.begin(), connected_.end(), id);
+        if (found != connected_.end()) connected_.erase(found);
+    }
+    [[nodiscard]] bool connected(uint64_t id) const {
+        return std::find(connected_.begin(), connected_.end(), id) != connected_.end();
+    }
+
   private:
-    std::vector<Session> sessions_;  // few: searched in line
+    std::vector<uint64_t> connected_;  // one entry per connection
+    std::vector<Session> sessions_;    // few: searched in line
     std::vector<uint64_t> fenced_;
 };
 

@@ -42,6 +42,9 @@ class Shard {
     [[nodiscard]] const tray::ShardState& state() const { return state_; }
     [[nodiscard]] tray::Tray& tray() const { return tray_; }
     [[nodiscard]] bool fenced(uint64_t session) const { return sessions_.fenced(session); }
+    // A connection of this session begins or ends.
+    void attach(uint64_t session) { sessions_.attach(session); }
+    void detach(uint64_t session) { sessions_.detach(session); }
     [[nodiscard]] ShardLoad take_load() { return std::exchange(load_, {}); }
 
     // Runs one command of a connection that named this shard, and answers it.
@@ -72,6 +75,7 @@ class Shard {
     [[nodiscard]] runtime::Task<void> answer_at_once(net::ServerChannel& channel,
                                                      net::Incoming incoming, Errc status);
 
+    [[nodiscard]] runtime::Task<Status> register_session(uint64_t session);
     // Each gives the answer, or nothing when the command may go on.
     using Answer = std::optional<Errc>;
     [[nodiscard]] Answer check_state(const wire::Command& command) const;

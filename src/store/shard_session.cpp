@@ -14,10 +14,9 @@ Task<void> Shard::open_session(net::ServerChannel& channel, net::Incoming incomi
     if (!refused) refused = check_writer(session, incoming.command);
     Errc status = refused.value_or(Errc::ok);
     if (status == Errc::ok) {
-        Task<Status> opening = tray_.open_session(state_.shard, session);
+        Task<Status> opening = register_session(session);
         const Status opened = co_await opening;
         status = opened ? Errc::ok : opened.error().code;
-        if (status == Errc::already_exists) status = Errc::ok;
         // The token may have been replaced while the session was made durable.
         if (status == Errc::ok) {
             status = check_writer(session, incoming.command).value_or(Errc::ok);
@@ -35,6 +34,24 @@ Task<void> Shard::open_session(net::ServerChannel& channel, net::Incoming incomi
     reply(channel, incoming, status, std::move(answer), 0);
     account(incoming, status);
     running_.done();
+}
+
+// Clients that died never close their session. When the shard's table is full, the oldest session
+// that nobody is connected with is fenced: should its client come back, its handle ends (R10), and
+// it never opens the session again.
+Task<Status> Shard::register_session(uint64_t session) {
+    Task<Status> opening = tray_.open_session(state_.shard, session);
+    Status opened = co_await opening;
+    if (opened || opened.error().code != Errc::resource_exhausted) co_return opened;
+    for (const uint64_t old : tray_.sessions(state_.shard)) {
+        if (sessions_.connected(old)) continue;
+        Task<Status> fencing = fence(old);
+        PF_CO_TRY(co_await fencing);
+        Task<Status> again = tray_.open_session(state_.shard, session);
+        opened = co_await again;
+        break;
+    }
+    co_return opened;
 }
 
 // The client has the answer of every request: nothing has to be remembered.
@@ -92,12 +109,8 @@ Task<Errc> Shard::void_request(uint64_t session, const wire::Command& command) {
     if (known == tray::RequestState::voided) co_return Errc::never_applied;
     // Decided too: whether it was applied or not, no more of it will be.
     if (sessions_.fenced(session)) co_return Errc::fenced;
-    if (known == tray::RequestState::unknown_session) {
-        // The session's own opening may still be on its way, and the request behind it.
-        Task<Status> opening = tray_.open_session(state_.shard, session);
-        const Status opened = co_await opening;
-        if (!opened) co_return opened.error().code;
-    }
+    // Evicted or never opened: what it did is not known, and nothing more of it will be applied.
+    if (known == tray::RequestState::unknown_session) co_return Errc::unknown_session;
     Task<Status> voiding = tray_.void_request(state_.shard, name);
     const Status voided = co_await voiding;
     if (!voided) co_return voided.error().code;

@@ -78,8 +78,8 @@ Task<void> Store::stop() {
 }
 
 Task<void> Store::mount_trays() {
-    for (const std::string& path : options_.trays) {
-        Task<void> mounting = trays_.mount(path);
+    for (const TrayPlace& place : options_.trays) {
+        Task<void> mounting = trays_.mount(place);
         co_await mounting;
     }
     for (const auto& slot : trays_.slots()) adopt_shards(*slot);
@@ -129,6 +129,8 @@ Status Store::on_hello(net::ServerChannel& channel, const wire::Hello& hello,
     }
     auto connection = std::make_unique<Connection>();
     connection->shard = shard;
+    connection->session = hello.session;
+    if (shard != nullptr) shard->attach(hello.session);
     connections_.push_back(*connection);
     channel.user = connection.release();  // until on_disconnect
     reply.depth = std::min(hello.depth, options_.max_depth);
@@ -145,7 +147,9 @@ Task<void> Store::on_command(net::ServerChannel& channel, net::Incoming incoming
 }
 
 void Store::on_disconnect(net::ServerChannel& channel) {
-    delete static_cast<Connection*>(std::exchange(channel.user, nullptr));
+    std::unique_ptr<Connection> connection(
+        static_cast<Connection*>(std::exchange(channel.user, nullptr)));
+    if (connection->shard != nullptr) connection->shard->detach(connection->session);
 }
 
 void Store::on_peer_error(const runtime::Address& peer, const Error& error) {

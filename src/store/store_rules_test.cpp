@@ -102,6 +102,24 @@ TEST(StoreRules, rule_r8_a_late_copy_below_the_watermark_is_refused) {
     EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 2));
 }
 
+// Clients that were killed leave their sessions behind.
+TEST(StoreRules, rule_r8_dead_sessions_make_room_and_live_ones_stay) {
+    Rig rig;
+    rig.create();
+    auto live = rig.connect(1000);
+    ASSERT_EQ(rig.write(*live, 0, filled(block_bytes, 1), 1), Errc::ok);
+    for (uint64_t i = 1; i <= 2 * tray::Tray::max_sessions_per_shard; ++i) {
+        auto dead = rig.connect(i);
+        ASSERT_EQ(rig.write(*dead, block_bytes, filled(block_bytes, 2), 1), Errc::ok) << i;
+        rig.disconnect(*dead);
+    }
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 3), 2), Errc::ok);
+    Peer evicted;
+    evicted.session = 1;
+    evicted.shard = Rig::shard_id;
+    EXPECT_EQ(rig.try_connect(evicted, false), Errc::fenced);
+}
+
 // --- R9: a numbered write cannot fail ---
 
 TEST(StoreRules, rule_r9_refusals_take_no_number) {

@@ -110,6 +110,13 @@ Task<Status> Tray::open_session(ShardId shard, uint64_t session) {
 Task<Status> Tray::close_session(ShardId shard, uint64_t session) {
     return engine_->close_session(shard, session);
 }
+std::vector<uint64_t> Tray::sessions(ShardId id) const {
+    std::vector<uint64_t> open;
+    const Shard* shard = std::as_const(*engine_).map().find(id);
+    if (shard == nullptr) return open;
+    for (const Session& session : shard->sessions.all()) open.push_back(session.id);
+    return open;
+}
 RequestState Tray::request_state(ShardId id, const RequestName& request) const {
     const Shard* shard = std::as_const(*engine_).map().find(id);
     return shard == nullptr ? RequestState::unknown_session : shard->sessions.state(request);

@@ -125,6 +125,8 @@ class Tray {
     [[nodiscard]] runtime::Task<Status> open_session(ShardId shard, uint64_t session);
     // Forgets the session; its later writes are refused as unknown.
     [[nodiscard]] runtime::Task<Status> close_session(ShardId shard, uint64_t session);
+    // In the order they were opened.
+    [[nodiscard]] std::vector<uint64_t> sessions(ShardId shard) const;
     [[nodiscard]] RequestState request_state(ShardId shard, const RequestName& request) const;
     // Records that a request was not applied and never will be (R10).
     [[nodiscard]] runtime::Task<Status> void_request(ShardId shard, RequestName request);

@@ -1,0 +1,114 @@
+#include "tools/nbd_daemon.hpp"
+
+#include <fmt/format.h>
+#include <limits.h>
+#include <stdlib.h>
+
+#include <cstdio>
+
+#include "attach/nbd_server.hpp"
+#include "runtime/uring/reactor_thread.hpp"
+#include "tools/daemon.hpp"
+
+namespace pf::tools {
+
+using runtime::Task;
+
+namespace {
+
+constexpr unsigned stop_limit_s = 30;
+constexpr runtime::Nanos answer_grace = 10 * runtime::seconds;
+// Payload budget, receive batches of every connection, and as much again for the client library.
+constexpr size_t arena_bytes = size_t{128} << 20;
+
+void print_error(const Error& error) {
+    (void)fmt::print(stderr, "pfbd: {}\n", error.text());
+}
+
+Result<runtime::Address> where_to_listen(const NbdArguments& arguments) {
+    if (arguments.socket.empty() == arguments.listen.empty())
+        return fail(Errc::invalid_argument, "give either --socket PATH or --listen HOST:PORT");
+    if (!arguments.listen.empty()) {
+        PF_TRY_ASSIGN(const runtime::Address address, runtime::Address::parse(arguments.listen));
+        PF_TRY(check_listen(address.host, arguments.insecure_listen));
+        return address;
+    }
+    std::string path = arguments.socket;
+    if (!path.starts_with('/')) {
+        char here[PATH_MAX];
+        if (::realpath(".", here) == nullptr)
+            return fail(Errc::invalid_argument, "the current folder is gone: give a full path");
+        path = fmt::format("{}/{}", here, path);
+    }
+    return runtime::Address{path, 0};
+}
+
+std::string uri_of(const runtime::Address& address, const std::string& name) {
+    if (address.host.starts_with('/'))
+        return fmt::format("nbd+unix:///{}?socket={}", name, address.host);
+    return fmt::format("nbd://{}/{}", address.text(), name);
+}
+
+// Everything that lives on the reactor.
+struct NbdProcess {
+    std::unique_ptr<VolumeSource> source;
+    std::unique_ptr<attach::nbd::Server> server;
+
+    Task<Result<std::string>> start(NbdArguments arguments, runtime::Address address) {
+        // The socket first: a name that is taken is refused before the volume is touched.
+        auto listener = runtime::Reactor::current().listen(address);
+        if (!listener) co_return std::unexpected(std::move(listener).error());
+        const runtime::Address local = (*listener)->local();
+        auto volume = co_await source->open(arguments.name, arguments.read_only);
+        if (!volume) co_return std::unexpected(std::move(volume).error());
+        std::vector<attach::nbd::Export> exports;
+        exports.push_back({arguments.name, *volume, arguments.read_only});
+        server = std::make_unique<attach::nbd::Server>(std::move(exports),
+                                                       attach::nbd::ServerOptions{}, &print_error);
+        server->start(std::move(*listener));
+        co_return uri_of(local, arguments.name);
+    }
+    Task<void> stop() {
+        if (server != nullptr) co_await server->stop(answer_grace);
+        server.reset();
+        co_await source->close();
+        source.reset();
+    }
+};
+
+}  // namespace
+
+int run_nbd(const NbdArguments& arguments,
+            const std::function<std::unique_ptr<VolumeSource>()>& make_source) {
+    block_stop_signals();
+    const auto address = where_to_listen(arguments);
+    if (!address) {
+        print_error(address.error());
+        return 2;
+    }
+    runtime::UringOptions options;
+    options.buffer_arena_bytes = arena_bytes;
+    options.register_arena = false;  // its memory never meets a disk; do not pin all of it
+    auto group = runtime::ReactorGroup::start(1, options);
+    if (!group) {
+        print_error(group.error());
+        return 1;
+    }
+    NbdProcess process;
+    const auto started = (*group)->call(0, [&]() -> Task<Result<std::string>> {
+        process.source = make_source();
+        return process.start(arguments, *address);
+    });
+    if (started) {
+        (void)fmt::print("ready {}\n", *started);
+        (void)std::fflush(stdout);
+        wait_for_stop();
+        limit_stop_time(stop_limit_s);
+    } else {
+        print_error(started.error());
+    }
+    (*group)->call(0, [&] { return process.stop(); });
+    return started ? 0 : 1;
+}
+
+}  // namespace pf::tools

@@ -1,0 +1,222 @@
+// Goal: the tray keeps what tray.hpp promises. Method: each promise alone, on a simulated disk.
+#include <gtest/gtest.h>
+
+#include "tray/tray_rig_test.hpp"
+
+namespace pf::tray {
+namespace {
+
+using Tags = std::vector<uint32_t>;
+
+struct TrayTest : testing::Test {
+    void start(RigOptions options = {}) {
+        rig = std::make_unique<TrayRig>(options);
+        const Status formatted = rig->format();
+        ASSERT_TRUE(formatted) << formatted.error().text();
+        mount();
+        ASSERT_TRUE(rig->create_shard(1, 4096));
+    }
+    void mount() {
+        const Status mounted = rig->mount();
+        ASSERT_TRUE(mounted) << mounted.error().text();
+    }
+    void expect_read(SnapSeq snap_seq, uint32_t block, const Tags& tags, ShardId shard = 1) {
+        const auto read =
+            rig->read(shard, snap_seq, block, static_cast<uint32_t>(tags.size()));
+        ASSERT_TRUE(read) << read.error().text();
+        EXPECT_EQ(*read, tags);
+    }
+    std::unique_ptr<TrayRig> rig;
+};
+
+TEST_F(TrayTest, ReadsWhatWasWritten) {
+    start();
+    ASSERT_TRUE(rig->write(1, 1, 7, 3, 100));
+    expect_read(1, 6, {0, 100, 101, 102, 0});
+    ASSERT_TRUE(rig->write(1, 1, 8, 1, 200));
+    expect_read(1, 6, {0, 100, 200, 102, 0});
+    ASSERT_TRUE(rig->write(1, 1, 7, 1, 0, WriteKind::zero));
+    ASSERT_TRUE(rig->write(1, 1, 9, 1, 0, WriteKind::unmap));
+    expect_read(1, 6, {0, 0, 200, 0, 0});
+    const auto states = rig->run(rig->tray().block_states({1, 1}, 6, 5));
+    ASSERT_TRUE(states);
+    ASSERT_EQ(states->size(), 4u);
+    EXPECT_EQ((*states)[1].state, BlockState::zero);
+    EXPECT_EQ((*states)[2].state, BlockState::data);
+    EXPECT_EQ((*states)[3].count, 2u);
+    rig->settle();
+    EXPECT_EQ(rig->tray().usage().user_blocks, 1u);
+    rig->check_space();
+}
+
+TEST_F(TrayTest, SurvivesStopAndCrash) {
+    start();
+    ASSERT_TRUE(rig->write(1, 1, 0, 257, 1000));
+    rig->stop();
+    mount();
+    expect_read(1, 256, {1256, 0});
+    ASSERT_TRUE(rig->write(1, 1, 600, 2, 50));
+    rig->crash(false);
+    mount();
+    expect_read(1, 599, {0, 50, 51, 0});
+    ASSERT_TRUE(rig->write(1, 1, 601, 1, 60));
+    rig->crash(true);
+    mount();
+    expect_read(1, 599, {0, 50, 60, 0});
+    expect_read(1, 0, {1000, 1001});
+    rig->settle();
+    rig->check_space();
+}
+
+TEST_F(TrayTest, GenerationsAreATree) {
+    start();
+    ASSERT_TRUE(rig->write(1, 1, 0, 4, 10));
+    ASSERT_TRUE(rig->run(rig->tray().create_generation({1, 2}, {1, 1}, true)));
+    EXPECT_EQ(rig->write(1, 1, 0, 1, 99).error().code, Errc::invalid_argument);
+    ASSERT_TRUE(rig->write(1, 2, 1, 1, 20));
+    expect_read(1, 0, {10, 11, 12, 13});
+    expect_read(2, 0, {10, 20, 12, 13});
+    // Roll back to 1, write, and clone 2 into another shard.
+    ASSERT_TRUE(rig->run(rig->tray().create_generation({1, 3}, {1, 1}, true)));
+    ASSERT_TRUE(rig->write(1, 3, 2, 1, 30));
+    ASSERT_TRUE(rig->create_shard(2, 4096, {1, 2}));
+    ASSERT_TRUE(rig->write(2, 1, 3, 1, 40));
+    rig->crash(true);
+    mount();
+    expect_read(1, 0, {10, 11, 12, 13});
+    expect_read(2, 0, {10, 20, 12, 13});
+    expect_read(3, 0, {10, 11, 30, 13});
+    expect_read(1, 0, {10, 20, 12, 40}, 2);
+    EXPECT_EQ(rig->run(rig->tray().delete_generation({1, 3})).error().code, Errc::busy);
+    // 1 has two children: it stays, nameless. Then 2 goes into the clone.
+    ASSERT_TRUE(rig->run(rig->tray().delete_generation({1, 1})));
+    rig->settle();
+    EXPECT_TRUE(rig->tray().generations(1)[0].nameless);
+    EXPECT_FALSE(rig->read(1, 1, 0, 1));
+    ASSERT_TRUE(rig->run(rig->tray().delete_generation({1, 2})));
+    rig->settle();
+    expect_read(3, 0, {10, 11, 30, 13});
+    expect_read(1, 0, {10, 20, 12, 40}, 2);
+    EXPECT_EQ(rig->tray().usage().user_blocks, 7u);
+    ASSERT_TRUE(rig->run(rig->tray().delete_shard(1)));
+    rig->settle();
+    rig->crash(true);
+    mount();
+    rig->settle();
+    expect_read(1, 0, {10, 20, 12, 40}, 2);
+    EXPECT_EQ(rig->tray().usage().user_blocks, 4u);
+    rig->check_space();
+    ASSERT_TRUE(rig->run(rig->tray().delete_shard(2)));
+    rig->settle();
+    ASSERT_TRUE(rig->run(rig->tray().checkpoint()));
+    rig->settle();
+    EXPECT_EQ(rig->tray().usage().user_blocks, 0u);
+    rig->check_space();
+}
+
+TEST_F(TrayTest, RequestsHaveNames) {
+    start();
+    const RequestName first{7, 1, 1};
+    const RequestName second{7, 2, 1};
+    EXPECT_EQ(rig->write(1, 1, 0, 1, 5, WriteKind::data, first).error().code,
+              Errc::unknown_session);
+    ASSERT_TRUE(rig->run(rig->tray().open_session(1, 7)));
+    ASSERT_TRUE(rig->write(1, 1, 0, 1, 5, WriteKind::data, first));
+    ASSERT_TRUE(rig->run(rig->tray().void_request(1, second)));
+    for (const bool checkpoint : {false, true}) {
+        if (checkpoint) {
+            ASSERT_TRUE(rig->run(rig->tray().checkpoint()));
+        }
+        rig->crash(true);
+        mount();
+        EXPECT_EQ(rig->tray().request_state(1, first), RequestState::applied);
+        EXPECT_EQ(rig->tray().request_state(1, second), RequestState::voided);
+        EXPECT_EQ(rig->tray().request_state(1, {7, 3, 1}), RequestState::not_applied);
+        EXPECT_EQ(rig->tray().request_state(1, {8, 1, 1}), RequestState::unknown_session);
+    }
+    ASSERT_TRUE(rig->run(rig->tray().close_session(1, 7)));
+    rig->crash(true);
+    mount();
+    EXPECT_EQ(rig->tray().request_state(1, first), RequestState::unknown_session);
+}
+
+// T5: the log moves past a write that nobody commits; it is visible after the next mount.
+TEST_F(TrayTest, UncommittedWritesAreLoggedAgain) {
+    start();
+    ASSERT_TRUE(rig->write(1, 1, 5, 1, 1));
+    ASSERT_TRUE(rig->run(rig->do_write(1, 1, 5, 2, 77, WriteKind::data, {}, false)));
+    expect_read(1, 5, {1, 0});
+    for (uint32_t i = 0; i < 100; ++i) ASSERT_TRUE(rig->write(1, 1, 100 + i, 1, i + 1));
+    EXPECT_GT(rig->tray().counters().checkpoints, 3u);
+    expect_read(1, 5, {1, 0});
+    rig->crash(true);
+    mount();
+    expect_read(1, 5, {77, 78});
+    rig->settle();
+    rig->check_space();
+}
+
+// T8: full is refused before the write; reads, discards and deletes go on; space comes back.
+TEST_F(TrayTest, FullIsNotDead) {
+    start({.disk_bytes = 4u << 20});
+    std::vector<uint32_t> written;
+    Status status;
+    for (uint32_t block = 0; block < 4096; ++block) {
+        status = rig->write(1, 1, block, 1, block + 1);
+        if (!status) break;
+        written.push_back(block);
+    }
+    ASSERT_FALSE(status);
+    EXPECT_EQ(status.error().code, Errc::no_space);
+    EXPECT_GT(written.size(), 700u);
+    expect_read(1, 10, {11, 12});
+    rig->crash(true);
+    mount();
+    expect_read(1, 10, {11, 12});
+    ASSERT_TRUE(rig->write(1, 1, 0, 512, 0, WriteKind::unmap));
+    rig->settle();
+    ASSERT_TRUE(rig->write(1, 1, 0, 100, 5000));
+    expect_read(1, 98, {5098, 5099, 0});
+    ASSERT_TRUE(rig->run(rig->tray().delete_shard(1)));
+    rig->settle();
+    ASSERT_TRUE(rig->run(rig->tray().checkpoint()));
+    rig->settle();
+    EXPECT_EQ(rig->tray().usage().user_blocks, 0u);
+    rig->check_space();
+}
+
+TEST_F(TrayTest, FailedWriteFailsTheTray) {
+    start();
+    runtime::sim::DiskFault fault;
+    fault.operations = runtime::sim::DiskFault::on_write;
+    rig->disk().inject(fault);
+    EXPECT_EQ(rig->write(1, 1, 0, 1, 1).error().code, Errc::io_error);
+    EXPECT_TRUE(rig->tray().failed());
+    EXPECT_EQ(rig->write(1, 1, 0, 1, 1).error().code, Errc::io_error);
+    EXPECT_EQ(rig->read(1, 1, 0, 1).error().code, Errc::io_error);
+}
+
+TEST_F(TrayTest, RefusesWhatItShould) {
+    start();
+    rig->stop();
+    EXPECT_EQ(rig->format().error().code, Errc::already_exists);
+    // Both superblocks damaged: refused; one: used around.
+    rig->disk().flip_bit(100, 1);
+    mount();
+    EXPECT_EQ(rig->tray().warnings().size(), 1u);
+    rig->stop();
+    mount();
+    EXPECT_TRUE(rig->tray().warnings().empty());
+    rig->stop();
+    rig->disk().flip_bit(100, 1);
+    rig->disk().flip_bit((uint64_t{16} << 20) - block_bytes + 40, 1);
+    EXPECT_EQ(rig->mount().error().code, Errc::corrupt);
+    EXPECT_EQ(rig->format().error().code, Errc::already_exists);
+    EXPECT_TRUE(rig->format(true));
+    mount();
+    EXPECT_TRUE(rig->tray().shards().empty());
+    rig->stop();
+}
+
+}  // namespace
+}  // namespace pf::tray

@@ -1,0 +1,256 @@
+// Disks that lie. A tray runs random operations while its disk loses writes, puts them elsewhere,
+// reads from elsewhere or rots; afterwards every block of every generation either reads as the
+// model says or fails with an error. Wrong bytes, a wrong hole or a generation that comes back are
+// failures.
+//
+// After the faults an honest write and an idle time follow, so that nothing is left in the
+// unconfirmed tail, the one window in which a lie of a single disk cannot be seen
+// (docs/guarantees.md).
+//     disk_faults --runs=600 --seed=1        disk_faults --only=SEED
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdlib>
+#include <optional>
+#include <string_view>
+
+#include "base/crc32c.hpp"
+#include "runtime/sim/simulation.hpp"
+#include "tray_check.hpp"
+#include "tray_machine.hpp"
+#include "tray_model.hpp"
+#include "tray_workload.hpp"
+
+namespace pf::test {
+namespace {
+
+using namespace runtime::sim;
+using runtime::Task;
+
+enum class Lie : uint8_t { lost_write, misdirected_write, misdirected_read, bit_rot, lost_root };
+constexpr size_t lies = 5;
+constexpr std::array<const char*, lies> lie_names = {
+    "lost write", "misdirected write", "misdirected read", "bit rot", "lost root write"};
+
+struct Tally {
+    uint64_t runs = 0;
+    uint64_t injected = 0;
+    uint64_t refused_mounts = 0;
+    uint64_t failed_blocks = 0;
+    uint64_t good_blocks = 0;
+};
+
+WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
+    Rng rng(seed);
+    WorkloadOptions options;
+    options.seed = seed;
+    options.first_tag = first_tag;
+    options.workers = static_cast<uint32_t>(rng.between(1, 4));
+    options.shards = 1;
+    options.shard_blocks = static_cast<uint32_t>(rng.between(64, 700));
+    options.operations = static_cast<uint32_t>(rng.between(20, 80));
+    return options;
+}
+
+// Errors that say "the medium is not what it should be"; anything else from a damaged disk is a
+// failure.
+bool is_detection(const Error& error) {
+    return error.code == Errc::corrupt || error.code == Errc::io_error;
+}
+
+Task<std::string> work(Process& process, TrayModel& model, uint64_t seed, bool format,
+                       Tag first_tag, bool damaged) {
+    auto tray = co_await open_tray(process, format);
+    if (!tray) {
+        if (damaged && is_detection(tray.error())) co_return std::string();
+        co_return "mount: " + tray.error().text();
+    }
+    Workload workload(**tray, model, workload_options(seed, first_tag));
+    Status done = co_await workload.run();
+    if (!done && !(damaged && is_detection(done.error())))
+        co_return "operation: " + done.error().text();
+    co_await runtime::sleep_for(100 * runtime::milliseconds);
+    co_return std::string();
+}
+
+// One block of one generation: right, detected, or wrong.
+Task<std::string> check_block(tray::Tray& tray, tray::ShardId shard, tray::SnapSeq snap_seq,
+                              uint32_t block, Tag expected, Tally& tally) {
+    auto buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    uint32_t crc = 0;
+    tray::ReadRequest request;
+    request.shard = shard;
+    request.snap_seq = snap_seq;
+    request.block = block;
+    request.count = 1;
+    request.to = buffer.bytes();
+    request.crcs = {&crc, 1};
+    Status done = co_await tray.read(request);
+    if (!done) {
+        ++tally.failed_blocks;
+        if (is_detection(done.error())) co_return std::string();
+        co_return done.error().text();
+    }
+    ++tally.good_blocks;
+    if (crc32c(buffer.bytes()) != block_crc(expected)) {
+        co_return fmt::format("generation {} block {} reads as something else", snap_seq, block);
+    }
+    co_return std::string();
+}
+
+bool deletion_unanswered(const TrayModel& model, tray::ShardId shard, tray::SnapSeq snap_seq) {
+    for (const auto& [id, operation] : model.in_flight) {
+        if (operation.kind == ModelOperation::Kind::delete_generation && operation.shard == shard &&
+            operation.snap_seq == snap_seq) {
+            return true;
+        }
+    }
+    return false;
+}
+
+Task<std::string> check_all(Process& process, const TrayModel& model, Tally& tally) {
+    auto tray = co_await open_tray(process, false);
+    if (!tray) {
+        ++tally.refused_mounts;
+        // A disk that reads both superblocks from elsewhere does not even look like a tray.
+        if (is_detection(tray.error()) || tray.error().code == Errc::not_found)
+            co_return std::string();
+        co_return "mount: " + tray.error().text();
+    }
+    for (const auto& [shard_id, shard] : model.shards) {
+        for (const auto& [snap_seq, generation] : shard.generations) {
+            if (generation.nameless || deletion_unanswered(model, shard_id, snap_seq)) continue;
+            for (uint32_t block = 0; block < shard.blocks; ++block) {
+                // A write in flight when the tray failed may be there or not.
+                bool unknown = false;
+                for (const auto& [id, operation] : model.in_flight) {
+                    unknown = unknown || (operation.shard == shard_id &&
+                                          block - operation.block < operation.count);
+                }
+                if (unknown) continue;
+                std::string wrong = co_await check_block(**tray, shard_id, snap_seq, block,
+                                                         generation.at(block), tally);
+                if (!wrong.empty())
+                    co_return fmt::format("shard {} generation {} block {}: {}", shard_id, snap_seq,
+                                          block, wrong);
+            }
+        }
+    }
+    co_return std::string();
+}
+
+DiskFault make_fault(Lie lie, Rng& rng) {
+    DiskFault fault;
+    fault.skip = rng.below(60);
+    fault.count = 1 + rng.below(3);
+    fault.operations = DiskFault::on_write;
+    const uint64_t blocks = machine_disk_bytes / block_bytes;
+    fault.other_offset = rng.below(blocks - tray::max_write_blocks) * block_bytes;
+    switch (lie) {
+        case Lie::lost_write:
+            fault.kind = FaultKind::lost_write;
+            break;
+        case Lie::misdirected_write:
+            fault.kind = FaultKind::misdirected_write;
+            break;
+        case Lie::misdirected_read:
+            fault.kind = FaultKind::misdirected_read;
+            fault.operations = DiskFault::on_read;
+            break;
+        case Lie::bit_rot:
+            break;
+        case Lie::lost_root:
+            fault.kind = FaultKind::lost_write;
+            fault.offset = block_bytes;
+            fault.length = 2 * block_bytes;
+            fault.skip = rng.below(3);
+            fault.count = 1;
+            break;
+    }
+    return fault;
+}
+
+std::string run_seed(uint64_t seed, std::array<Tally, lies>& tallies) {
+    Rng rng(seed);
+    const auto lie = static_cast<Lie>(seed % lies);
+    Tally& tally = tallies[static_cast<size_t>(lie)];
+    ++tally.runs;
+    Machine machine(seed);
+    TrayModel model;
+    const auto run = [&](Task<std::string> task, const char* what) -> std::string {
+        auto done = machine.sim().run_task(machine.node(), std::move(task));
+        if (!done) return fmt::format("{} did not end", what);
+        return done->empty() ? *done : fmt::format("{}: {}", what, *done);
+    };
+    machine.start();
+    std::string wrong = run(work(machine.process(), model, seed, true, 2, false), "first work");
+    if (!wrong.empty()) return wrong;
+    machine.restart();
+
+    if (lie != Lie::bit_rot && lie != Lie::misdirected_read)
+        machine.disk().inject(make_fault(lie, rng));
+    wrong = run(work(machine.process(), model, seed + 1, false, Tag{1} << 32, true),
+                "work on the lying disk");
+    if (!wrong.empty()) return wrong;
+    machine.disk().clear_faults();
+    if (lie == Lie::bit_rot) {
+        for (uint64_t flips = 1 + rng.below(8); flips > 0; --flips, ++tally.injected) {
+            machine.disk().flip_bit(rng.below(machine_disk_bytes),
+                                    static_cast<unsigned>(rng.below(8)));
+        }
+    }
+    if (rng.below(2) == 0) {
+        machine.restart();
+    } else {
+        machine.node().power_loss();
+        machine.restart();
+    }
+    if (lie == Lie::misdirected_read) machine.disk().inject(make_fault(lie, rng));
+    wrong = run(check_all(machine.process(), model, tally), "check");
+    for (const auto kind :
+         {FaultKind::lost_write, FaultKind::misdirected_write, FaultKind::misdirected_read}) {
+        tally.injected += machine.disk().injected(kind);
+    }
+    return wrong;
+}
+
+int run(uint64_t runs, uint64_t first, bool one) {
+    std::array<Tally, lies> tallies{};
+    for (uint64_t seed = first; seed < first + (one ? 1 : runs); ++seed) {
+        const std::string wrong = run_seed(seed, tallies);
+        if (!wrong.empty()) {
+            fmt::print("FAILED with --only={}: {}\n", seed, wrong);
+            return 1;
+        }
+    }
+    fmt::print("{:18} {:>6} {:>9} {:>15} {:>14} {:>12}\n", "lie", "runs", "injected",
+               "mounts refused", "blocks refused", "blocks right");
+    bool effective = true;
+    for (size_t i = 0; i < lies; ++i) {
+        const Tally& t = tallies[i];
+        fmt::print("{:18} {:>6} {:>9} {:>15} {:>14} {:>12}\n", lie_names[i], t.runs, t.injected,
+                   t.refused_mounts, t.failed_blocks, t.good_blocks);
+        effective = effective && t.injected > 0 && t.refused_mounts + t.failed_blocks > 0;
+    }
+    if (!one && !effective) {
+        fmt::print("FAILED: a kind of lie was never injected or never detected\n");
+        return 1;
+    }
+    return 0;
+}
+
+}  // namespace
+}  // namespace pf::test
+
+int main(int argc, char** argv) {
+    uint64_t runs = 600, seed = 1;
+    bool one = false;
+    for (int i = 1; i < argc; ++i) {
+        const std::string_view argument = argv[i];
+        if (argument.starts_with("--runs=")) runs = std::strtoull(argument.data() + 7, nullptr, 10);
+        if (argument.starts_with("--seed=")) seed = std::strtoull(argument.data() + 7, nullptr, 10);
+        if (argument.starts_with("--only="))
+            seed = std::strtoull(argument.data() + 7, nullptr, 10), one = true;
+    }
+    return pf::test::run(runs, seed, one);
+}

@@ -1,0 +1,257 @@
+#include "tray_workload.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/crc32c.hpp"
+
+namespace pf::test {
+
+using runtime::Task;
+using tray::ShardId;
+using tray::SnapSeq;
+using tray::WriteKind;
+
+Workload::Workload(tray::Tray& tray, TrayModel& model, WorkloadOptions options)
+    : tray_(tray),
+      model_(model),
+      options_(options),
+      rng_(options.seed),
+      next_tag_(options.first_tag),
+      left_(options.operations) {}
+
+Task<Status> Workload::run() {
+    if (model_.shards.empty()) PF_CO_TRY(co_await make_shards());
+    model_.ready = true;
+    running_.add(options_.workers);
+    for (uint32_t i = 0; i < options_.workers; ++i) {
+        const uint64_t session = (options_.seed << 8) + i + 1;
+        for (auto& [id, shard] : model_.shards) {
+            PF_CO_TRY(co_await tray_.open_session(id, session));
+            shard.sessions[session];
+        }
+        runtime::Reactor::current().spawn(worker(session));
+    }
+    co_await running_.wait();
+    // Later workloads on this tray open sessions of their own; a shard holds only so many.
+    for (uint32_t i = 0; i < options_.workers && status_; ++i) {
+        const uint64_t session = (options_.seed << 8) + i + 1;
+        for (auto& [id, shard] : model_.shards) {
+            shard.sessions.erase(session);
+            PF_CO_TRY(co_await tray_.close_session(id, session));
+        }
+    }
+    co_return status_;
+}
+
+Task<Status> Workload::make_shards() {
+    for (uint32_t i = 0; i < options_.shards; ++i) {
+        tray::ShardState state;
+        state.shard = 100 + i;
+        state.replica = Uuid::from_random(rng_.next(), rng_.next());
+        state.blocks = options_.shard_blocks;
+        state.epoch = 1;
+        state.snap_seq = 1;
+        PF_CO_TRY(co_await tray_.create_shard(state));
+        ModelShard shard;
+        shard.blocks = options_.shard_blocks;
+        shard.head = 1;
+        shard.generations[1] = {};
+        model_.shards[state.shard] = std::move(shard);
+    }
+    co_return Status{};
+}
+
+Task<void> Workload::worker(uint64_t session) {
+    while (left_ > 0 && status_) {
+        --left_;
+        if (left_ < full_until_) model_.full = false;
+        Status done = co_await step(session);
+        if (!done && done.error().code == Errc::no_space) {
+            ++refused_;
+            full_until_ = left_ >= 10 ? left_ - 10 : 0;
+            model_.full = true;
+        } else if (!done && status_) {
+            status_ = std::move(done);
+        }
+    }
+    running_.done();
+}
+
+Task<Status> Workload::step(uint64_t session) {
+    auto at = model_.shards.begin();
+    std::advance(at, static_cast<long>(rng_.below(model_.shards.size())));
+    const ShardId shard = at->first;
+    const uint64_t dice = rng_.below(100);
+    if (dice < options_.checkpoint_percent && !model_.checkpointing)
+        co_return co_await checkpoint();
+    if (dice < options_.checkpoint_percent + options_.generation_percent) {
+        const bool many = at->second.generations.size() >= options_.max_generations;
+        if (many || rng_.below(2) == 0) co_return co_await delete_generation(shard);
+        co_return co_await create_generation(shard);
+    }
+    co_return co_await write(shard, session);
+}
+
+bool Workload::overlaps_in_flight(const ModelOperation& operation) const {
+    return std::any_of(model_.in_flight.begin(), model_.in_flight.end(), [&](const auto& entry) {
+        const ModelOperation& other = entry.second;
+        return other.kind == ModelOperation::Kind::write && other.shard == operation.shard &&
+               other.block < operation.block + operation.count &&
+               operation.block < other.block + other.count;
+    });
+}
+
+bool Workload::writes_in_flight(ShardId shard) const {
+    return std::any_of(model_.in_flight.begin(), model_.in_flight.end(), [&](const auto& entry) {
+        return entry.second.kind == ModelOperation::Kind::write && entry.second.shard == shard;
+    });
+}
+
+bool Workload::generation_change_in_flight(ShardId shard) const {
+    return std::any_of(model_.in_flight.begin(), model_.in_flight.end(), [&](const auto& entry) {
+        const auto kind = entry.second.kind;
+        return entry.second.shard == shard && (kind == ModelOperation::Kind::create_generation ||
+                                               kind == ModelOperation::Kind::delete_generation);
+    });
+}
+
+bool Workload::pick_range(ModelOperation& operation) {
+    for (int attempt = 0; attempt < 8; ++attempt) {
+        uint64_t limit = options_.max_blocks;
+        if (options_.fill) limit = tray::max_write_blocks;
+        if (rng_.below(16) == 0) limit = tray::max_write_blocks;
+        if (operation.write_kind != WriteKind::data && rng_.below(4) == 0) limit = blocks_per_chunk;
+        const uint64_t shape = rng_.below(4);
+        if (shape == 0) limit = 1;
+        const uint32_t blocks = model_.shards.at(operation.shard).blocks;
+        operation.block = static_cast<uint32_t>(rng_.below(blocks));
+        const uint32_t room = std::min(blocks_per_chunk - operation.block % blocks_per_chunk,
+                                       blocks - operation.block);
+        operation.count = static_cast<uint32_t>(rng_.between(1, std::min<uint64_t>(limit, room)));
+        if (!overlaps_in_flight(operation)) return true;
+    }
+    return false;
+}
+
+uint64_t Workload::begin(const ModelOperation& operation) {
+    model_.in_flight[next_operation_] = operation;
+    return next_operation_++;
+}
+
+void Workload::end(uint64_t id, bool applied) {
+    // What failed stays in flight: nobody knows whether the tray has it.
+    if (applied) {
+        model_.apply(model_.in_flight.at(id));
+        model_.in_flight.erase(id);
+    }
+    changed_.wake_all();
+}
+
+Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
+    while (head_change_.contains(shard_id)) co_await changed_.wait();
+    ModelShard& shard = model_.shards.at(shard_id);
+    ModelOperation operation;
+    operation.shard = shard_id;
+    operation.snap_seq = shard.head;
+    const uint64_t dice = rng_.below(100);
+    if (!options_.fill && dice < 12)
+        operation.write_kind = dice < 6 ? WriteKind::zero : WriteKind::unmap;
+    if (!pick_range(operation)) co_return Status{};
+    if (operation.write_kind == WriteKind::data) {
+        operation.first_tag = next_tag_;
+        next_tag_ += operation.count;
+    }
+    auto reserved = tray_.reserve(shard_id, operation.snap_seq, operation.block, operation.count,
+                                  operation.write_kind);
+    if (!reserved) co_return std::unexpected<Error>(std::move(reserved).error());
+    operation.request.session = session;
+    operation.request.request = next_request_++;
+    // A worker has one request in flight: everything older of its session was answered.
+    operation.request.lowest_outstanding = operation.request.request;
+
+    std::vector<uint32_t> crcs(operation.count);
+    auto buffer = co_await runtime::Reactor::current().buffers().allocate(size_t{operation.count} *
+                                                                          block_bytes);
+    if (operation.write_kind == WriteKind::data) {
+        for (uint32_t i = 0; i < operation.count; ++i) {
+            const MutableBytes block = buffer.bytes().subspan(size_t{i} * block_bytes, block_bytes);
+            fill_block(operation.first_tag + i, block);
+            crcs[i] = crc32c(block);
+        }
+    }
+    const iovec data{buffer.data(), buffer.size()};
+    tray::WriteRequest request;
+    request.shard = shard_id;
+    request.snap_seq = operation.snap_seq;
+    operation.position = {1, shard.next_sequence++};
+    request.position = operation.position;
+    request.request = operation.request;
+    request.kind = operation.write_kind;
+    request.block = operation.block;
+    request.count = operation.count;
+    if (operation.write_kind == WriteKind::data) {
+        request.data = {&data, 1};
+        request.crcs = crcs;
+    }
+    const uint64_t id = begin(operation);
+    auto ticket = co_await tray_.write(request, *reserved);
+    if (ticket) tray_.commit(*ticket);
+    end(id, ticket.has_value());
+    if (!ticket) co_return std::unexpected<Error>(std::move(ticket).error());
+    co_return Status{};
+}
+
+Task<Status> Workload::create_generation(ShardId shard_id) {
+    if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
+        co_return Status{};
+    head_change_.insert(shard_id);
+    while (writes_in_flight(shard_id)) co_await changed_.wait();
+    ModelShard& shard = model_.shards.at(shard_id);
+    ModelOperation operation;
+    operation.kind = ModelOperation::Kind::create_generation;
+    operation.shard = shard_id;
+    operation.snap_seq = shard.next_snap_seq++;
+    operation.parent = shard.head;
+    if (rng_.below(3) == 0) {
+        // A rollback: the new head's parent is any named generation.
+        auto at = shard.generations.begin();
+        std::advance(at, static_cast<long>(rng_.below(shard.generations.size())));
+        if (!at->second.nameless) operation.parent = at->first;
+    }
+    const uint64_t id = begin(operation);
+    Status done = co_await tray_.create_generation({shard_id, operation.snap_seq},
+                                                   {shard_id, operation.parent}, true);
+    end(id, done.has_value());
+    head_change_.erase(shard_id);
+    changed_.wake_all();
+    co_return done;
+}
+
+Task<Status> Workload::delete_generation(ShardId shard_id) {
+    if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
+        co_return Status{};
+    ModelShard& shard = model_.shards.at(shard_id);
+    std::vector<SnapSeq> candidates;
+    for (const auto& [snap_seq, generation] : shard.generations) {
+        if (snap_seq != shard.head && !generation.nameless) candidates.push_back(snap_seq);
+    }
+    if (candidates.empty()) co_return Status{};
+    ModelOperation operation;
+    operation.kind = ModelOperation::Kind::delete_generation;
+    operation.shard = shard_id;
+    operation.snap_seq = candidates[rng_.below(candidates.size())];
+    const uint64_t id = begin(operation);
+    Status done = co_await tray_.delete_generation({shard_id, operation.snap_seq});
+    end(id, done.has_value());
+    co_return done;
+}
+
+Task<Status> Workload::checkpoint() {
+    model_.checkpointing = true;
+    Status done = co_await tray_.checkpoint();
+    model_.checkpointing = false;
+    co_return done;
+}
+
+}  // namespace pf::test

@@ -1,0 +1,287 @@
+#!/usr/bin/env python3
+"""Goal: bad input is refused with one clear line, and nothing changes. Method: a real one-node cluster, the
+command line tools, libpfbd and raw sockets; after each refusal the state is compared with before."""
+import errno
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from cluster import OFFSETS, Cluster, free_port_base
+from pfbd import Library
+
+BUILD = sys.argv.pop(1) if len(sys.argv) > 1 else "build/release"
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+
+def crc32c(data):
+    crc = 0xffffffff
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ (0x82f63b78 if crc & 1 else 0)
+    return crc ^ 0xffffffff
+
+
+def hello(version_min=1, version_max=1, magic=b"PFLASH01", features=0):
+    body = struct.pack("<8sHHBBHQQQ16sI", magic, version_min, version_max, 1, 0, 16, features, 0, 0, b"\0" * 16, 0)
+    return body + struct.pack("<I", crc32c(body))
+
+
+class BadInput(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.cluster = Cluster(BUILD)
+        cls.cluster.start()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.cluster.__exit__(None)
+
+    def volumes(self):
+        return sorted((v["name"], v["size_bytes"]) for v in
+                      json.loads(self.cluster.cli("-o", "json", "volume", "list"))["volumes"])
+
+    def refused(self, tool, *arguments, says=()):
+        """The tool fails with one line on stderr that has every text of `says`, and volumes stay as they are."""
+        before = self.volumes()
+        done = self.cluster.run(tool, *arguments)
+        self.assertNotEqual(done.returncode, 0, f"{tool} {arguments} was accepted")
+        self.assertLess(done.returncode, 128, f"{tool} {arguments} died: {done.stderr}")
+        lines = [line for line in done.stderr.splitlines() if line.strip()]
+        self.assertEqual(len(lines), 1, f"{tool} {arguments} said: {done.stderr!r}")
+        for text in says:
+            self.assertIn(text, lines[0])
+        self.assertEqual(self.volumes(), before)
+        return lines[0]
+
+    # --- volumes ---
+
+    def test_sizes(self):
+        for size in ("0", "-4096", "-1G", "4097", "1000", "2P", "1125899906846976K", "99999999999999999999999", "1X", "",
+                     "18446744073709551616"):
+            self.refused("pfcli", "volume", "create", "bad-size", f"--size={size}")
+
+    def test_names(self):
+        for name in ("", "a" * 97, "a/b", "a@b", "a:b", "a\tb", "a\x01b", "a\x7fb"):
+            self.refused("pfcli", "volume", "create", name, "--size", "1G")
+
+    def test_duplicate_shrink_unknown(self):
+        self.cluster.cli("volume", "create", "twice", "--size", "64M")
+        self.refused("pfcli", "volume", "create", "twice", "--size", "64M", says=["twice"])
+        self.refused("pfcli", "volume", "resize", "twice", "--size", "32M", says=["twice"])
+        self.refused("pfcli", "volume", "rename", "twice", "a/b")
+        self.cluster.cli("volume", "create", "other", "--size", "64M")
+        self.refused("pfcli", "volume", "rename", "twice", "other", says=["other"])
+        self.refused("pfcli", "volume", "show", "missing", says=["missing"])
+        self.refused("pfcli", "volume", "delete", "missing", says=["missing"])
+        self.refused("pfcli", "volume", "create", "three", "--size", "1G", "--replicas", "3", says=["3"])
+
+    def test_delete_open_volume(self):
+        self.cluster.cli("volume", "create", "busy", "--size", "64M")
+        library = Library(self.cluster.build, self.cluster.conductor)
+        volume = library.open("busy")
+        self.assertEqual(library.write(volume, b"x" * 4096, 0), 0)
+        self.refused("pfcli", "volume", "delete", "busy", says=["busy", "--force"])
+        self.assertEqual(library.read(volume, 4096, 0), (0, b"x" * 4096))
+        library.close(volume)
+        library.destroy()
+        self.cluster.cli("volume", "delete", "busy")
+
+    # --- I/O ---
+
+    def test_io_bounds(self):
+        self.cluster.cli("volume", "create", "bounds", "--size", "1M")
+        library = Library(self.cluster.build, self.cluster.conductor)
+        volume = library.open("bounds")
+        self.assertEqual(library.write(volume, b"a" * 4096, 0), 0)
+        for length, offset, expected in ((0, 0, errno.EINVAL), (100, 0, errno.EINVAL), (512, 100, errno.EINVAL),
+                                         (512, MIB, errno.ERANGE), (4096, MIB - 512, errno.ERANGE),
+                                         (512, (1 << 64) - 512, errno.ERANGE), (MIB * 2, 0, errno.ERANGE)):
+            self.assertEqual(library.read(volume, length, offset)[0], -expected, f"read {length} at {offset}")
+            self.assertEqual(library.write(volume, b"b" * length, offset), -expected, f"write {length} at {offset}")
+        self.assertEqual(library.read(volume, 4096, 0), (0, b"a" * 4096))
+        library.close(volume)
+        read_only = library.open("bounds", 1)
+        self.assertEqual(library.write(read_only, b"c" * 512, 0), -errno.EROFS)
+        library.close(read_only)
+        with self.assertRaises(OSError):
+            library.open("missing")
+        library.destroy()
+
+    # --- ports ---
+
+    def test_garbage_on_every_port(self):
+        rng = random.Random(7)
+        for name in OFFSETS:
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", self.cluster.port(name)), timeout=5) as peer:
+                    peer.settimeout(0.2)
+                    try:
+                        peer.sendall(rng.randbytes(rng.randrange(1, 3000)))
+                        peer.recv(4096)
+                    except OSError:
+                        pass
+            with socket.create_connection(("127.0.0.1", self.cluster.port(name)), timeout=5) as peer:
+                peer.sendall(hello()[:rng.randrange(1, 64)])   # truncated, then gone
+        self.assertTrue(self.cluster.alive())
+        self.cluster.cli("status")
+
+    def test_hostile_messages_after_hello(self):
+        rng = random.Random(8)
+        for name in ("store", "rpc"):
+            for _ in range(30):
+                with socket.create_connection(("127.0.0.1", self.cluster.port(name)), timeout=5) as peer:
+                    peer.settimeout(0.3)
+                    try:
+                        peer.sendall(hello())
+                        peer.recv(64)
+                        command = bytearray(rng.randbytes(60))
+                        command[0], command[1] = rng.randrange(0, 16), 1
+                        peer.sendall(bytes(command) + struct.pack("<I", crc32c(bytes(command))) + rng.randbytes(200))
+                        peer.recv(4096)
+                    except OSError:
+                        pass
+        self.assertTrue(self.cluster.alive())
+        self.cluster.cli("status")
+
+    def test_wrong_versions(self):
+        for name in ("store", "rpc"):
+            with socket.create_connection(("127.0.0.1", self.cluster.port(name)), timeout=5) as peer:
+                peer.sendall(hello(77, 99))
+                reply = peer.recv(64, socket.MSG_WAITALL)
+                self.assertEqual(len(reply), 64)
+                status, version = struct.unpack_from("<HH", reply, 8)
+                self.assertEqual(status, 20)   # unsupported_version
+                self.assertEqual(version, 1)   # the newest offered
+                self.assertEqual(peer.recv(1), b"")
+
+    # --- configuration ---
+
+    def test_config_typo(self):
+        for tool in ("pfs", "pfconductor"):
+            with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+                config.write("slow_io_msec_typo = 5\n")
+                config.flush()
+                done = self.cluster.run(tool, "--config", config.name, timeout_s=20)
+                self.assertNotEqual(done.returncode, 0)
+                self.assertIn("slow_io_msec_typo", done.stderr)
+
+    def test_second_server_on_the_same_folder(self):
+        command = self.cluster.serve_command()
+        command[command.index("--port-base") + 1] = str(free_port_base())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertNotIn("ready", done.stdout)
+        self.assertTrue(self.cluster.alive())
+
+    # --- trays ---
+
+    def tray_paths(self):
+        return sorted(t["path"] for t in json.loads(self.cluster.cli("-o", "json", "tray", "list"))["trays"])
+
+    def refuse_tray(self, path, says=()):
+        before = self.tray_paths()
+        self.refused("pfcli", "tray", "add", path, says=says)
+        self.assertEqual(self.tray_paths(), before)
+
+    def file_of(self, name, size):
+        path = os.path.join(self.cluster.folder, name)
+        with open(path, "wb") as file:
+            file.truncate(size)
+        return path
+
+    def test_tray_too_small(self):
+        self.refuse_tray(self.file_of("small.img", 64 * KIB), says=["small.img"])
+
+    def test_tray_in_use(self):
+        self.refuse_tray(self.tray_paths()[0])
+
+    def test_tray_with_foreign_data(self):
+        path = self.file_of("foreign.img", 256 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True)
+        with open(path, "rb") as file:
+            before = file.read(MIB)
+        self.refuse_tray(path, says=["foreign.img"])
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(MIB), before, "a refused disk was changed")
+
+    def test_tray_of_another_cluster(self):
+        with Cluster(BUILD, tray_size="256M") as other:
+            other.stop()
+            images = [os.path.join(root, f) for root, _, files in os.walk(other.data) for f in files if f.endswith(".img")]
+            self.assertTrue(images)
+            self.refuse_tray(images[0])
+
+    def test_tray_mounted(self):
+        path = self.file_of("mounted.img", 256 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True)
+        loop = subprocess.run(["losetup", "--find", "--show", path], capture_output=True, text=True, check=True).stdout.strip()
+        point = tempfile.mkdtemp()
+        try:
+            subprocess.run(["mount", loop, point], check=True)
+            try:
+                self.refuse_tray(loop, says=["mounted"])
+            finally:
+                subprocess.run(["umount", point], check=True)
+        finally:
+            subprocess.run(["losetup", "-d", loop], check=True)
+            os.rmdir(point)
+
+
+class DamagedSuperblock(unittest.TestCase):
+    """One copy damaged: used around, and said so. Both: refused, not formatted over."""
+
+    def damage(self, path, offset):
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            file.write(b"\xa5" * 4096)
+
+    def test_copies(self):
+        with Cluster(BUILD, tray_size="256M") as cluster:
+            cluster.cli("volume", "create", "kept", "--size", "16M")
+            library = Library(cluster.build, cluster.conductor)
+            volume = library.open("kept")
+            self.assertEqual(library.write(volume, b"k" * 8192, 0), 0)
+            library.close(volume)
+            library.destroy()
+            cluster.stop()
+            image = [os.path.join(root, f) for root, _, files in os.walk(cluster.data) for f in files
+                     if f.endswith(".img")][0]
+
+            self.damage(image, 0)
+            cluster.start()
+            with open(cluster.log_path, encoding="utf-8") as log:
+                self.assertIn("superblock", log.read())
+            library = Library(cluster.build, cluster.conductor)
+            volume = library.open("kept")
+            self.assertEqual(library.read(volume, 8192, 0), (0, b"k" * 8192))
+            library.close(volume)
+            library.destroy()
+            cluster.stop()
+
+            self.damage(image, 0)
+            self.damage(image, os.path.getsize(image) - 4096)
+            with open(image, "rb") as file:
+                before = file.read(MIB)
+            try:
+                cluster.start(wait_s=10)
+                ready = True
+            except RuntimeError:
+                ready = False
+            with open(cluster.log_path, encoding="utf-8") as log:
+                self.assertIn("both superblock", log.read().lower())
+            if ready:   # serving without that tray is fine; serving it is not
+                trays = json.loads(cluster.cli("-o", "json", "tray", "list"))["trays"]
+                self.assertTrue(all(t["health"] != "ok" for t in trays if t["path"] == image))
+            with open(image, "rb") as file:
+                self.assertEqual(file.read(MIB), before, "a damaged tray was written to")
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
