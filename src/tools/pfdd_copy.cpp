@@ -78,10 +78,11 @@ Status Copy::run(const std::function<bool()>& stop, const std::function<void()>&
         const bool moved = advance();
         tick();
         if (moved) continue;
+        // Not busy does not mean done: what was under way may have ended while we looked.
         if (busy()) {
             cluster_.poll(poll_us);
-        } else if (next_write_ == next_read_) {
-            break;  // a block that was read while we looked is still to be written
+        } else if (input_ended_ && next_write_ == next_read_) {
+            break;
         }
     }
     // What is under way still uses our memory.
