@@ -3,7 +3,7 @@
 add_library(pfbd_shared SHARED pfbd_shared.cpp)
 target_link_libraries(pfbd_shared PRIVATE -Wl,--whole-archive pf_pfbd -Wl,--no-whole-archive)
 target_link_options(pfbd_shared PRIVATE
-  -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/pfbd.map -Wl,--exclude-libs,ALL)
+  -Wl,--version-script=${CMAKE_CURRENT_SOURCE_DIR}/pfbd.map)
 set_target_properties(pfbd_shared PROPERTIES
   OUTPUT_NAME pfbd
   VERSION ${PROJECT_VERSION}

@@ -78,8 +78,12 @@ Status Copy::run(const std::function<bool()>& stop, const std::function<void()>&
         const bool moved = advance();
         tick();
         if (moved) continue;
-        if (!busy()) break;
-        cluster_.poll(poll_us);
+        // Not busy does not mean done: what was under way may have ended while we looked.
+        if (busy()) {
+            cluster_.poll(poll_us);
+        } else if (input_ended_ && next_write_ == next_read_) {
+            break;
+        }
     }
     // What is under way still uses our memory.
     while (busy()) cluster_.poll(poll_us);

@@ -1,0 +1,139 @@
+// pfdd's copies between files and a volume, over sockets, against a cluster in memory.
+#include <cstdio>
+#include <filesystem>
+#include <fstream>
+
+#include "client/client_test.hpp"
+#include "runtime/uring/reactor_thread.hpp"
+#include "tools/pfdd_copy.hpp"
+
+namespace pf::tools {
+namespace {
+
+class Pfdd : public ::testing::Test {
+  public:
+    Pfdd() {
+        runtime::UringOptions options;
+        options.register_arena = false;
+        group = std::move(*runtime::ReactorGroup::start(1, options));
+        const uint16_t rpc_port = group->call(0, [this] {
+            store_server = std::move(*net::Server::listen({"127.0.0.1", 0}, store));
+            conductor_server = std::move(*net::Server::listen({"127.0.0.1", 0}, conductor));
+            conductor.store_address = store_server->local().text();
+            return conductor_server->local().port;
+        });
+        conductor_text = fmt::format("127.0.0.1:{}", rpc_port - conductor_rpc_from_http);
+        std::filesystem::create_directories(folder);
+    }
+    ~Pfdd() override {
+        group->call(0, [this] { return stop(this); });
+        group.reset();
+        std::filesystem::remove_all(folder);
+    }
+    static runtime::Task<bool> stop(Pfdd* test) {
+        co_await test->store_server->stop();
+        co_await test->conductor_server->stop();
+        test->store_server.reset();
+        test->conductor_server.reset();
+        co_return true;
+    }
+    Status copy(std::vector<std::string> operands) {
+        std::vector<const char*> argv{"pfdd"};
+        for (const std::string& operand : operands) argv.push_back(operand.c_str());
+        PF_TRY_ASSIGN(const DdOptions options,
+                      parse_dd_options(static_cast<int>(argv.size()), argv.data()));
+        Cluster cluster;
+        PF_TRY(cluster.connect(conductor_text, options.depth));
+        Endpoint input;
+        Endpoint output;
+        PF_TRY(input.open(options.input, Endpoint::Use::input, cluster));
+        PF_TRY(output.open(options.output, Endpoint::Use::output, cluster));
+        Copy copy(options, cluster, input, output);
+        PF_TRY(copy.prepare());
+        const Status done = copy.run([] { return false; }, [] {});
+        counts = copy.counts();
+        return done;
+    }
+    [[nodiscard]] std::string path(const std::string& name) const { return folder + "/" + name; }
+    void make_file(const std::string& name, const std::vector<std::byte>& bytes) const {
+        std::ofstream file(path(name), std::ios::binary);
+        file.write(reinterpret_cast<const char*>(bytes.data()),
+                   static_cast<std::streamsize>(bytes.size()));
+    }
+    [[nodiscard]] std::vector<std::byte> file_bytes(const std::string& name) const {
+        std::ifstream file(path(name), std::ios::binary);
+        const std::string text((std::istreambuf_iterator<char>(file)), {});
+        const Bytes bytes = as_bytes(text);
+        return {bytes.begin(), bytes.end()};
+    }
+
+    client::FakeTray tray;
+    client::FakeStore store{tray};
+    client::FakeConductor conductor{tray};
+    std::unique_ptr<runtime::ReactorGroup> group;
+    std::unique_ptr<net::Server> store_server;
+    std::unique_ptr<net::Server> conductor_server;
+    std::string conductor_text;
+    std::string folder = testing::TempDir() + "pfdd_test";
+    CopyCounts counts;
+};
+
+TEST_F(Pfdd, CopiesBothWaysInEveryShape) {
+    const auto bytes = client::pattern(3'000'123, 1);
+    make_file("in", bytes);
+    for (const char* block : {"bs=4k", "bs=65024", "bs=1M", "bs=8M"}) {
+        for (const char* depth : {"iodepth=1", "iodepth=4", "iodepth=64"}) {
+            SCOPED_TRACE(std::string(block) + " " + depth);
+            std::ranges::fill(tray.bytes, std::byte{0xff});
+            const Status written = copy({"if=" + path("in"), "of=pf:v", block, depth});
+            ASSERT_TRUE(written.has_value()) << written.error().text();
+            EXPECT_EQ(counts.bytes, bytes.size());
+            EXPECT_EQ(counts.padded_bytes, 512 - bytes.size() % 512);
+            EXPECT_TRUE(std::equal(bytes.begin(), bytes.end(), tray.bytes.begin()));
+            EXPECT_EQ(tray.bytes[round_up(bytes.size(), 512) - 1], std::byte{0});
+            EXPECT_EQ(tray.bytes[round_up(bytes.size(), 512)], std::byte{0xff});
+            const Status read =
+                copy({"if=pf:v", "of=" + path("out"), block, depth, "count=3000123B"});
+            ASSERT_TRUE(read.has_value()) << read.error().text();
+            EXPECT_TRUE(file_bytes("out") == bytes);
+        }
+    }
+}
+
+TEST_F(Pfdd, SkipsSeeksAndMakesHoles) {
+    std::vector<std::byte> bytes(1u << 20);
+    bytes[500'000] = std::byte{1};
+    make_file("in", bytes);
+    std::ranges::fill(tray.bytes, std::byte{0xff});
+    Status done = copy({"if=" + path("in"), "of=pf:v", "bs=4096", "skip=2", "seek=3", "count=200",
+                        "conv=sparse,notrunc"});
+    ASSERT_TRUE(done.has_value()) << done.error().text();
+    EXPECT_TRUE(std::equal(bytes.begin() + 8192, bytes.begin() + 202 * 4096,
+                           tray.bytes.begin() + 3 * 4096));
+    EXPECT_EQ(tray.bytes[203 * 4096], std::byte{0xff});
+    done = copy({"if=pf:v", "of=" + path("out"), "bs=4096", "skip=3", "count=200", "conv=sparse"});
+    ASSERT_TRUE(done.has_value()) << done.error().text();
+    EXPECT_EQ(file_bytes("out").size(), 200u * 4096);
+    EXPECT_TRUE(
+        std::equal(bytes.begin() + 8192, bytes.begin() + 202 * 4096, file_bytes("out").begin()));
+}
+
+TEST_F(Pfdd, RefusesWithAClearLine) {
+    make_file("big", std::vector<std::byte>(client::test_volume_bytes + 1));
+    const Status large = copy({"if=" + path("big"), "of=pf:v"});
+    ASSERT_FALSE(large.has_value());
+    EXPECT_NE(large.error().message.find("do not fit"), std::string::npos);
+    EXPECT_EQ(tray.applied, 0u);
+    EXPECT_FALSE(copy({"if=pf:missing", "of=/dev/null"}).has_value());
+    EXPECT_FALSE(copy({"if=pf:v", "of=/dev/null", "bs=1000"}).has_value());
+    EXPECT_FALSE(copy({"if=pf:v", "of=/dev/null", "bs=0"}).has_value());
+    EXPECT_FALSE(copy({"if=pf:v", "of=/dev/null", "conv=lcase"}).has_value());
+    EXPECT_FALSE(copy({"iff=pf:v"}).has_value());
+    const Status endless = copy({"if=/dev/zero", "of=pf:v"});
+    ASSERT_FALSE(endless.has_value());
+    EXPECT_EQ(endless.error().code, Errc::no_space);
+    EXPECT_EQ(counts.bytes, client::test_volume_bytes);
+}
+
+}  // namespace
+}  // namespace pf::tools
