@@ -104,8 +104,10 @@ class Scenario {
         RC_ASSERT(usage.held_blocks == 0u);
     }
     void restart(uint32_t how) {
-        if (how % 3 == 0) rig_.stop();
-        else rig_.crash(how % 3 == 1);
+        if (how % 3 == 0)
+            rig_.stop();
+        else
+            rig_.crash(how % 3 == 1);
         const Status mounted = rig_.mount();
         if (!mounted) RC_LOG() << mounted.error().text() << "\n";
         RC_ASSERT(mounted.has_value());
@@ -124,8 +126,10 @@ class Scenario {
         uint32_t count = 0;
         for (const auto& [child, gen] : model_.generations) {
             if (gen.parent != id) continue;
-            if (!gen.deleted) ++count;
-            else count += std::min(children_left(child), 1u);
+            if (!gen.deleted)
+                ++count;
+            else
+                count += std::min(children_left(child), 1u);
         }
         return count;
     }
@@ -133,8 +137,7 @@ class Scenario {
         const ShardId id = ++last_shard_;
         RC_ASSERT(rig_.create_shard(id, shard_blocks, parent).has_value());
         auto& made = model_.generations[{id, 1}];
-        made.blocks = parent.shard == 0 ? Blocks(shard_blocks)
-                                        : model_.generations[parent].blocks;
+        made.blocks = parent.shard == 0 ? Blocks(shard_blocks) : model_.generations[parent].blocks;
         made.parent = parent;
         model_.heads[id] = 1;
         model_.next_seq[id] = 2;
@@ -152,8 +155,8 @@ class Scenario {
         const ShardId shard = pick_shard(choice / 16);
         const SnapSeq head = model_.heads[shard];
         const uint32_t block = a % shard_blocks;
-        const uint32_t room = std::min(shard_blocks - block,
-                                       blocks_per_chunk - block % blocks_per_chunk);
+        const uint32_t room =
+            std::min(shard_blocks - block, blocks_per_chunk - block % blocks_per_chunk);
         const bool large = b % 8 == 0;
         const uint32_t count = std::min(room, 1 + (b / 8) % (large ? 200 : 5));
         const auto kind = choice % 16 == 6   ? WriteKind::unmap
@@ -218,9 +221,10 @@ class Scenario {
 
 TEST(TrayModel, ReadsAsTheModelThroughEverything) {
     const bool good = rc::check("tray against model", [] {
-        const auto steps = *rc::gen::container<std::vector<std::tuple<uint32_t, uint32_t, uint32_t>>>(
-            100, rc::gen::tuple(rc::gen::inRange(0u, 1u << 20), rc::gen::inRange(0u, 1u << 20),
-                                rc::gen::inRange(0u, 1u << 20)));
+        const auto steps =
+            *rc::gen::container<std::vector<std::tuple<uint32_t, uint32_t, uint32_t>>>(
+                100, rc::gen::tuple(rc::gen::inRange(0u, 1u << 20), rc::gen::inRange(0u, 1u << 20),
+                                    rc::gen::inRange(0u, 1u << 20)));
         Scenario run;
         uint32_t done = 0;
         for (const auto& [choice, a, b] : steps) {

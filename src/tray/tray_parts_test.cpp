@@ -25,8 +25,8 @@ TEST(Allocator, GivesEachBlockOnceAndCountsExactly) {
         const auto size = *rc::gen::inRange(1u, 20000u);
         Allocator allocator(start, start + size);
         std::set<Address> used;
-        const auto steps = *rc::gen::container<std::vector<uint32_t>>(
-            200, rc::gen::inRange(0u, 1u << 30));
+        const auto steps =
+            *rc::gen::container<std::vector<uint32_t>>(200, rc::gen::inRange(0u, 1u << 30));
         std::vector<Extent> extents(max_write_blocks);
         std::vector<Extent> taken;
         for (const uint32_t step : steps) {
@@ -72,14 +72,16 @@ TEST(Sessions, RememberExactlyTheWindow) {
         RC_ASSERT(sessions.open(5));
         std::map<uint64_t, RequestState> model;
         uint64_t lowest = 1;
-        const auto steps = *rc::gen::container<std::vector<uint32_t>>(
-            300, rc::gen::inRange(0u, 1u << 20));
+        const auto steps =
+            *rc::gen::container<std::vector<uint32_t>>(300, rc::gen::inRange(0u, 1u << 20));
         for (const uint32_t step : steps) {
             if (step % 4 == 0) lowest += step / 4 % 300;
             const RequestName request{5, lowest + step / 4 % session_window, lowest};
             RC_ASSERT(Sessions::in_window(request));
-            if (step % 5 == 0) sessions.mark_voided(request);
-            else sessions.mark_applied(request);
+            if (step % 5 == 0)
+                sessions.mark_voided(request);
+            else
+                sessions.mark_applied(request);
             auto [at, made] = model.try_emplace(request.request, RequestState::voided);
             if (step % 5 != 0) at->second = RequestState::applied;
             model.erase(model.begin(), model.lower_bound(lowest));
@@ -202,9 +204,12 @@ TEST(Format, RecordsRoundTrip) {
 TEST(Format, GeometryNamesWhatIsAllowed) {
     EXPECT_TRUE(choose_geometry(uint64_t{16} << 20, uint64_t{64} << 10));
     EXPECT_EQ(choose_geometry(uint64_t{1} << 40, 0)->log_blocks, (1u << 30) / block_bytes);
-    for (const auto& [size, log] : std::vector<std::pair<uint64_t, uint64_t>>{
-             {uint64_t{1} << 20, 0}, {uint64_t{64} << 20, 4095}, {uint64_t{64} << 20, 4096},
-             {uint64_t{17} << 40, 0}, {0, 0}}) {
+    for (const auto& [size, log] :
+         std::vector<std::pair<uint64_t, uint64_t>>{{uint64_t{1} << 20, 0},
+                                                    {uint64_t{64} << 20, 4095},
+                                                    {uint64_t{64} << 20, 4096},
+                                                    {uint64_t{17} << 40, 0},
+                                                    {0, 0}}) {
         const auto refused = choose_geometry(size, log);
         ASSERT_FALSE(refused);
         EXPECT_EQ(refused.error().code, Errc::invalid_argument);

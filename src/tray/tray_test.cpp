@@ -21,8 +21,7 @@ struct TrayTest : testing::Test {
         ASSERT_TRUE(mounted) << mounted.error().text();
     }
     void expect_read(SnapSeq snap_seq, uint32_t block, const Tags& tags, ShardId shard = 1) {
-        const auto read =
-            rig->read(shard, snap_seq, block, static_cast<uint32_t>(tags.size()));
+        const auto read = rig->read(shard, snap_seq, block, static_cast<uint32_t>(tags.size()));
         ASSERT_TRUE(read) << read.error().text();
         EXPECT_EQ(*read, tags);
     }
