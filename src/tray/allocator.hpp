@@ -47,9 +47,9 @@ class Allocator {
     Address end_;
     uint32_t bits_;
     uint64_t free_;
-    std::vector<uint64_t> words_;         // a set bit is a block in use
+    std::vector<uint64_t> words_;  // a set bit is a block in use
     std::vector<uint16_t> free_in_group_;
-    uint32_t cursors_[2] = {0, 0};        // by purpose
+    uint32_t cursors_[2] = {0, 0};  // by purpose
 };
 
 }  // namespace pf::tray

@@ -212,6 +212,19 @@ void Checkpointer::replace(BlockLink& stored, BlockLink by) {
     stored = by;
 }
 
+// T8 keeps room for a whole checkpoint; held blocks may still be on their way to be part of it.
+Task<Status> Checkpointer::wait_for_room(uint32_t blocks) {
+    while (engine_.allocator_.free_blocks() < blocks) {
+        if (engine_.failed_) co_return fail(Errc::io_error);
+        if (engine_.held_.blocks() + engine_.trimming_blocks_ == 0) {
+            co_return fail(Errc::no_space, "no room is left for a checkpoint");
+        }
+        engine_.log_.request_watermarks();
+        co_await engine_.advanced_.wait();
+    }
+    co_return Status{};
+}
+
 Task<Status> Checkpointer::write_tables(bool paced) {
     Directory& directory = engine_.map_.directory();
     auto& tables = directory.writing_tables();
@@ -229,6 +242,7 @@ Task<Status> Checkpointer::write_tables(bool paced) {
             batch[count++] = version;
         }
         if (count == 0) break;
+        PF_CO_TRY(co_await wait_for_room(count));
         const uint32_t extent_count =
             engine_.allocator_.allocate(count, extents.data(), Allocator::Purpose::metadata);
         engine_.metadata_blocks_ += count;
@@ -262,8 +276,8 @@ Task<Status> Checkpointer::write_pages(bool paced) {
     const auto& pages = directory.writing_pages();
     std::array<Extent, batch_tables> extents;
     for (size_t at = 0; at < pages.size();) {
-        const auto count =
-            static_cast<uint32_t>(std::min<size_t>(batch_tables, pages.size() - at));
+        const auto count = static_cast<uint32_t>(std::min<size_t>(batch_tables, pages.size() - at));
+        PF_CO_TRY(co_await wait_for_room(count));
         const uint32_t extent_count =
             engine_.allocator_.allocate(count, extents.data(), Allocator::Purpose::metadata);
         engine_.metadata_blocks_ += count;
@@ -288,9 +302,8 @@ Task<Status> Checkpointer::write_pages(bool paced) {
                     store(block, entry, sizeof(MetaHeaderFormat) + used);
                     used += static_cast<uint32_t>(sizeof(entry));
                 }
-                const uint32_t crc =
-                    seal_meta(MetaKind::directory, engine_.superblock_.tag(), used,
-                              BlockLink{unmapped_address, 0}, block);
+                const uint32_t crc = seal_meta(MetaKind::directory, engine_.superblock_.tag(), used,
+                                               BlockLink{unmapped_address, 0}, block);
                 replace(page.stored, {extents[e].start + i, crc});
             }
         }
@@ -329,6 +342,7 @@ Task<Result<BlockLink>> Checkpointer::write_chain(MetaKind kind,
     BlockLink next{unmapped_address, 0};
     const MutableBytes block = buffer_.bytes().first(block_bytes);
     for (auto payload = payloads.rbegin(); payload != payloads.rend(); ++payload) {
+        PF_CO_TRY(co_await wait_for_room(1));
         const Address address = engine_.allocator_.allocate_metadata();
         new_chain_blocks_.push_back(address);
         ++engine_.metadata_blocks_;

@@ -55,6 +55,7 @@ class Checkpointer {
     runtime::Task<Result<BlockLink>> write_chain(MetaKind kind,
                                                  std::vector<std::vector<std::byte>> payloads);
     runtime::Task<Status> write_batch(uint32_t blocks, const Extent* extents, bool paced);
+    runtime::Task<Status> wait_for_room(uint32_t blocks);
     void replace(BlockLink& stored, BlockLink by);
     runtime::Task<Status> wait_logged_again();
 
@@ -65,7 +66,7 @@ class Checkpointer {
     uint64_t completed_ = 0;
     bool requested_ = false;
     std::vector<std::vector<std::byte>> state_;
-    std::vector<Address> chain_blocks_;      // index and state of the durable checkpoint
+    std::vector<Address> chain_blocks_;  // index and state of the durable checkpoint
     std::vector<Address> new_chain_blocks_;
     std::vector<std::unique_ptr<LoggedAgain>> logged_again_;
     runtime::WaitQueue wake_;

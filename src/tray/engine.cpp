@@ -77,16 +77,18 @@ Task<Status> Engine::log_control(Record record) {
     ControlItem item;
     item.engine = this;
     item.record = record;
-    std::visit([&](const auto& value) {
-        using Kind = std::decay_t<decltype(value)>;
-        if constexpr (std::is_same_v<Kind, ShardRecord>) item.bytes = sizeof(ShardRecordFormat);
-        if constexpr (std::is_same_v<Kind, GenerationRecord>) {
-            item.bytes = sizeof(GenerationRecordFormat);
-        }
-        if constexpr (std::is_same_v<Kind, SessionRecord>) {
-            item.bytes = sizeof(SessionRecordFormat);
-        }
-    }, record);
+    std::visit(
+        [&](const auto& value) {
+            using Kind = std::decay_t<decltype(value)>;
+            if constexpr (std::is_same_v<Kind, ShardRecord>) item.bytes = sizeof(ShardRecordFormat);
+            if constexpr (std::is_same_v<Kind, GenerationRecord>) {
+                item.bytes = sizeof(GenerationRecordFormat);
+            }
+            if constexpr (std::is_same_v<Kind, SessionRecord>) {
+                item.bytes = sizeof(SessionRecordFormat);
+            }
+        },
+        record);
     item.encode = [](LogItem& self, MutableBytes to) {
         return std::visit([&](const auto& value) { return encode_record(value, to); },
                           static_cast<ControlItem&>(self).record);
@@ -101,8 +103,7 @@ Task<Status> Engine::log_control(Record record) {
     ++operations_;
     log_.submit(item, LogRank::control);
     co_await item;
-    --operations_;
-    advanced_.wake_all();
+    end_operation();
     if (!item.ok) co_return fail(Errc::io_error);
     estimate_state_blocks();
     co_return std::move(item.applied);
@@ -207,8 +208,8 @@ Task<Status> Engine::set_shard_state(ShardState state) {
     if (shard == nullptr) {
         result = fail(Errc::not_found, fmt::format("shard {} does not exist", state.shard));
     } else if (state.epoch < shard->state.epoch) {
-        result = fail(Errc::stale_epoch, fmt::format("epoch {} is older than {}", state.epoch,
-                                                     shard->state.epoch));
+        result = fail(Errc::stale_epoch,
+                      fmt::format("epoch {} is older than {}", state.epoch, shard->state.epoch));
     } else if (state.blocks < shard->state.blocks || state.blocks > max_shard_blocks) {
         result = fail(Errc::invalid_argument,
                       fmt::format("a shard of {} blocks cannot become {}: it may only grow, to "
@@ -249,13 +250,13 @@ Task<Status> Engine::create_generation(GenerationId id, GenerationId parent, boo
     if (shard == nullptr) {
         result = fail(Errc::not_found, fmt::format("shard {} does not exist", id.shard));
     } else if (id.snap_seq <= shard->highest_snap_seq) {
-        result = fail(Errc::already_exists,
-                      fmt::format("snap_seq {} was used: the next is above {}", id.snap_seq,
-                                  shard->highest_snap_seq));
+        result =
+            fail(Errc::already_exists, fmt::format("snap_seq {} was used: the next is above {}",
+                                                   id.snap_seq, shard->highest_snap_seq));
     } else if (shard->generations.size() >= Map::max_generations_per_shard) {
-        result = fail(Errc::resource_exhausted,
-                      fmt::format("shard {} has {} generations, the limit", id.shard,
-                                  Map::max_generations_per_shard));
+        result =
+            fail(Errc::resource_exhausted, fmt::format("shard {} has {} generations, the limit",
+                                                       id.shard, Map::max_generations_per_shard));
     } else {
         result = check_new_generation(id, parent, make_head);
     }
@@ -275,11 +276,11 @@ Task<Status> Engine::delete_generation(GenerationId id) {
     Status result;
     const Generation* generation = map_.find_generation(id);
     if (generation == nullptr || generation->deleted) {
-        result = fail(Errc::not_found, fmt::format("generation {}@{} does not exist", id.shard,
-                                                   id.snap_seq));
+        result = fail(Errc::not_found,
+                      fmt::format("generation {}@{} does not exist", id.shard, id.snap_seq));
     } else if (generation->shard->head == generation) {
-        result = fail(Errc::busy, fmt::format("generation {}@{} is the head", id.shard,
-                                              id.snap_seq));
+        result =
+            fail(Errc::busy, fmt::format("generation {}@{} is the head", id.shard, id.snap_seq));
     } else {
         GenerationRecord record;
         record.type = RecordType::delete_generation;

@@ -86,6 +86,9 @@ class Engine final : private LogWriter::Client {
     void data_written(PendingWrite& write, int32_t result);
     static void write_completed(LogItem& item, bool ok);
     void release_write(PendingWrite& write);
+    void end_operation() {
+        if (--operations_ == 0) advanced_.wake_all();  // stop() waits for it
+    }
     PendingWrite& take_write();
     IoBatch& take_batch();
     void give_back_batch(IoBatch& batch) { free_batches_.push_back(&batch); }
@@ -114,11 +117,12 @@ class Engine final : private LogWriter::Client {
     uint32_t loops_ = 0;
     uint64_t reserved_ = 0;
     uint64_t metadata_blocks_ = 0;
-    uint64_t state_blocks_ = 0;  // estimate for the next checkpoint
-    uint64_t operations_ = 0;    // calls under way, and writes that wait for commit
+    uint64_t state_blocks_ = 0;        // estimate for the next checkpoint
+    uint64_t operations_ = 0;          // calls under way
+    uint64_t metadata_in_flight_ = 0;  // room of writes between write() and commit()
 
-    runtime::Mutex control_;      // one control record at a time
-    runtime::Mutex maintenance_;  // a checkpoint or a step of the collector
+    runtime::Mutex control_;       // one control record at a time
+    runtime::Mutex maintenance_;   // a checkpoint or a step of the collector
     runtime::WaitQueue advanced_;  // a watermark moved, space came back, or the tray failed
     std::vector<ShardId> marks_due_;
 

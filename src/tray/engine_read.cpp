@@ -18,11 +18,14 @@ class BatchDone {
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<> waiter) {
         waiter_ = waiter;
-        batch_.submit(disk_, [](void* context, int32_t result) {
-            auto& self = *static_cast<BatchDone*>(context);
-            self.result_ = result;
-            runtime::schedule(self.waiter_);
-        }, this);
+        batch_.submit(
+            disk_,
+            [](void* context, int32_t result) {
+                auto& self = *static_cast<BatchDone*>(context);
+                self.result_ = result;
+                runtime::schedule(self.waiter_);
+            },
+            this);
     }
     [[nodiscard]] int32_t await_resume() const noexcept { return result_; }
 
@@ -89,10 +92,12 @@ Task<Status> Engine::read(const ReadRequest& request) {
     ++operations_;
     BatchDone done(batch, *disk_);
     const int32_t result = co_await done;
-    --operations_;
     hold.unlink();
-    if (held_.blocks() > 0) release_held();
-    if (stopping_ || operations_ == 0) advanced_.wake_all();
+    if (held_.blocks() > 0) {
+        release_held();
+        advanced_.wake_all();  // a write may wait for just these
+    }
+    end_operation();
     Status status;
     if (result != 0) status = fail(Errc::io_error);
     for (uint32_t i = 0; i < batch.parts() && status; ++i) {
@@ -114,8 +119,10 @@ Task<Result<std::vector<BlockRun>>> Engine::block_states(GenerationId id, uint32
     }
     std::vector<BlockRun> runs;
     const auto add = [&runs](uint32_t blocks, BlockState state) {
-        if (!runs.empty() && runs.back().state == state) runs.back().count += blocks;
-        else runs.push_back({blocks, state});
+        if (!runs.empty() && runs.back().state == state)
+            runs.back().count += blocks;
+        else
+            runs.push_back({blocks, state});
     };
     constexpr uint32_t chunks_per_turn = 64;
     for (uint32_t chunks = 0; count > 0; ++chunks) {
@@ -130,7 +137,7 @@ Task<Result<std::vector<BlockRun>>> Engine::block_states(GenerationId id, uint32
         } else {
             for (uint32_t i = index; i < index + here; ++i) {
                 const Address address = version->table->entries[i].address;
-                add(1, is_data(address)            ? BlockState::data
+                add(1, is_data(address)          ? BlockState::data
                        : address == zero_address ? BlockState::zero
                                                  : BlockState::hole);
             }

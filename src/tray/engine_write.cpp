@@ -84,15 +84,17 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     ++operations_;
 
     // Free now, not just soon: a crash must find room for a whole checkpoint (T8).
-    if (data) {
-        while (!failed_ && allocator_.free_blocks() < request.count + metadata_need()) {
-            log_.request_block();
-            co_await advanced_.wait();
-        }
+    const uint64_t blocks = (data ? request.count : 0) + uint64_t{metadata_per_write};
+    while (!failed_ && allocator_.free_blocks() < blocks + metadata_need() + metadata_in_flight_) {
+        log_.request_watermarks();
+        if (held_.blocks() + trimming_blocks_ == 0) checkpointer_.request();
+        co_await advanced_.wait();
     }
+    metadata_in_flight_ += metadata_per_write;
     if (failed_) {
         --generation->writes;
-        --operations_;
+        metadata_in_flight_ -= metadata_per_write;
+        end_operation();
         co_return fail(Errc::io_error);
     }
     PendingWrite& write = take_write();
@@ -124,7 +126,9 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     write.completed = &Engine::write_completed;
     if (data) submit_data(write, request);
     log_.submit(write, LogRank::user);
-    co_await Finished(write);
+    Finished finished(write);
+    co_await finished;
+    end_operation();
     if (!write.durable) {
         release_write(write);
         co_return fail(Errc::io_error);
@@ -168,10 +172,13 @@ void Engine::submit_data(PendingWrite& write, const WriteRequest& request) {
             }
         }
     }
-    batch.submit(*disk_, [](void* context, int32_t result) {
-        PendingWrite& owner = *static_cast<PendingWrite*>(context);
-        owner.engine->data_written(owner, result);
-    }, &write);
+    batch.submit(
+        *disk_,
+        [](void* context, int32_t result) {
+            PendingWrite& owner = *static_cast<PendingWrite*>(context);
+            owner.engine->data_written(owner, result);
+        },
+        &write);
 }
 
 void Engine::data_written(PendingWrite& write, int32_t result) {
@@ -199,9 +206,8 @@ void Engine::release_write(PendingWrite& write) {
     --write.generation->writes;
     if (write.generation->deleted) collector_.kick();
     reserved_ -= metadata_per_write;
-    --operations_;
+    metadata_in_flight_ -= metadata_per_write;
     free_writes_.push_back(&write);
-    if (stopping_ || operations_ == 0) advanced_.wake_all();
 }
 
 void Engine::commit(Ticket ticket) {
@@ -217,8 +223,10 @@ void Engine::commit(Ticket ticket) {
     effect.crcs = std::as_bytes(std::span(write.crcs.data(), write.crc_count()));
     map_.apply_write(*write.generation, effect, root_.number);
     for (const Superseded& old : map_.superseded()) {
-        if (old.after_checkpoint) held_.hold_for_next_checkpoint(old.extent);
-        else held_.hold(old.extent, write.sequence);
+        if (old.after_checkpoint)
+            held_.hold_for_next_checkpoint(old.extent);
+        else
+            held_.hold(old.extent, write.sequence);
     }
     ++counters_.writes;
     counters_.blocks_written += effect.extents.empty() ? 0 : write.count;
@@ -228,8 +236,7 @@ void Engine::commit(Ticket ticket) {
     const bool first = shard.uncommitted.front() == &write.in_shard;
     write.in_shard.unlink();
     if (first) {
-        const Position known =
-            shard.uncommitted.empty() ? shard.highest_committed : write.position;
+        const Position known = shard.uncommitted.empty() ? shard.highest_committed : write.position;
         shard.committed = std::max(shard.committed, known);
         if (!shard.commit_mark_due) {
             shard.commit_mark_due = true;

@@ -30,8 +30,8 @@ uint32_t crc_of(Format value) {
 }  // namespace
 
 uint32_t Superblock::tag() const {
-    const uint32_t of_uuid = crc32c(Bytes(reinterpret_cast<const std::byte*>(tray.bytes.data()),
-                                          tray.bytes.size()));
+    const uint32_t of_uuid =
+        crc32c(Bytes(reinterpret_cast<const std::byte*>(tray.bytes.data()), tray.bytes.size()));
     return crc32c(Bytes(reinterpret_cast<const std::byte*>(&nonce), sizeof(nonce)), of_uuid);
 }
 
@@ -67,9 +67,8 @@ Result<Superblock> decode_superblock(Bytes block) {
                                 format.version, format_version));
     }
     if (format.incompatible_features != 0) {
-        return fail(Errc::unsupported_version,
-                    fmt::format("superblock: unknown feature bits {:#x}",
-                                uint32_t{format.incompatible_features}));
+        return fail(Errc::unsupported_version, fmt::format("superblock: unknown feature bits {:#x}",
+                                                           uint32_t{format.incompatible_features}));
     }
     Superblock result;
     result.cluster.bytes = format.cluster;
@@ -239,14 +238,14 @@ Result<Superblock> choose_geometry(uint64_t size_bytes, uint64_t log_bytes) {
     }
     uint64_t log_blocks = log_bytes / block_bytes;
     if (log_bytes == 0) {
-        log_blocks = std::clamp(size_bytes / 64, min_auto_log_bytes, max_auto_log_bytes) /
-                     block_bytes;
+        log_blocks =
+            std::clamp(size_bytes / 64, min_auto_log_bytes, max_auto_log_bytes) / block_bytes;
     }
     if (log_blocks < min_log_blocks) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("log size {} is too small: the minimum is {}",
-                                format_size(log_bytes),
-                                format_size(uint64_t{min_log_blocks} * block_bytes)));
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("log size {} is too small: the minimum is {}", format_size(log_bytes),
+                        format_size(uint64_t{min_log_blocks} * block_bytes)));
     }
     const uint64_t minimum = log_start_address + log_blocks + min_data_blocks + 1;
     if (total < minimum) {

@@ -73,7 +73,7 @@ class HeldBlocks {
         }
     }
 
-    [[nodiscard]] uint64_t blocks() const { return blocks_; }                       // T3
+    [[nodiscard]] uint64_t blocks() const { return blocks_; }  // T3
     [[nodiscard]] uint64_t checkpoint_blocks() const { return checkpoint_blocks_; }
 
   private:

@@ -21,10 +21,10 @@ struct LogHeaderFormat {
     uint32_t tray_tag;
     uint32_t reserved0;
     uint64_t incarnation;
-    uint64_t sequence;           // slot in the ring = sequence % log_blocks
-    uint64_t log_durable;        // every log block up to here was durable when this was built
-    uint64_t data_confirmed;     // and the data of all records up to here (T6)
-    uint64_t root_number;        // the durable root when this was built (T9)
+    uint64_t sequence;        // slot in the ring = sequence % log_blocks
+    uint64_t log_durable;     // every log block up to here was durable when this was built
+    uint64_t data_confirmed;  // and the data of all records up to here (T6)
+    uint64_t root_number;     // the durable root when this was built (T9)
     std::array<uint8_t, 8> reserved;
 };
 static_assert(sizeof(LogHeaderFormat) == 72);

@@ -18,8 +18,7 @@ Task<Result<Bytes>> LogReader::read(uint64_t sequence) {
             buffer_ = co_await runtime::Reactor::current().buffers().allocate(
                 size_t{read_ahead_blocks} * block_bytes);
         }
-        const uint64_t count =
-            std::min<uint64_t>(read_ahead_blocks, superblock_.log_blocks - slot);
+        const uint64_t count = std::min<uint64_t>(read_ahead_blocks, superblock_.log_blocks - slot);
         slots_ = 0;
         PF_CO_TRY(co_await disk_.read((log_start_address + slot) * block_bytes,
                                       buffer_.bytes().first(count * block_bytes)));
@@ -38,8 +37,8 @@ Task<Result<LogReader::End>> LogReader::find_end(Root root) {
         const Result<LogBlock> block = decode_log_block(bytes, superblock_);
         if (!block || block->header.sequence != expected) break;
         const LogHeader& header = block->header;
-        if (follow && (header.incarnation != root.incarnation ||
-                       header.previous_crc != end.last_crc)) {
+        if (follow &&
+            (header.incarnation != root.incarnation || header.previous_crc != end.last_crc)) {
             break;
         }
         PF_CO_TRY(check_beyond(root, expected + 1, expected, bytes));

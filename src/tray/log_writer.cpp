@@ -145,8 +145,10 @@ void LogWriter::build_block() {
     if (room_for(LogRank::user)) used += take_items(user_queue_, into, room.subspan(used));
     into.has_records = used > 0;
     used += client_.append_commit_marks(room.subspan(used));
-    if (into.has_records) last_records_ = next_;
-    else flush_wanted_through_ = next_;
+    if (into.has_records)
+        last_records_ = next_;
+    else
+        flush_wanted_through_ = next_;
     block_wanted_ = false;
 
     LogHeader header;

@@ -23,9 +23,9 @@ struct LogItem : ListHook {
     uint32_t (*encode)(LogItem& item, MutableBytes to) = nullptr;
     // Called once, from the log: durable, or the tray has failed.
     void (*completed)(LogItem& item, bool ok) = nullptr;
-    uint32_t bytes = 0;      // of the record
-    bool data_done = true;   // false while the write's own data is in flight
-    uint64_t sequence = 0;   // of its log block; 0: not in one yet
+    uint32_t bytes = 0;     // of the record
+    bool data_done = true;  // false while the write's own data is in flight
+    uint64_t sequence = 0;  // of its log block; 0: not in one yet
 };
 
 // Who may use the last room of a nearly full log (T8).
@@ -61,6 +61,10 @@ class LogWriter {
     void data_done(LogItem& item);
     // Writes one more block soon even if there is nothing to log, to move the watermarks.
     void request_block();
+    // The same, if the durable watermarks are behind.
+    void request_watermarks() {
+        if (recorded_ < last_records_) request_block();
+    }
     void fail();
 
     // The cut of a checkpoint (T4): items at or after next_sequence() do not complete until
@@ -92,8 +96,8 @@ class LogWriter {
 
   private:
     static constexpr uint32_t max_window_blocks = 64;
-    static constexpr uint32_t buffer_count = 8;            // log blocks being written at once
-    static constexpr uint32_t max_partial_undurable = 2;   // beyond it blocks wait to fill up
+    static constexpr uint32_t buffer_count = 8;           // log blocks being written at once
+    static constexpr uint32_t max_partial_undurable = 2;  // beyond it blocks wait to fill up
     static constexpr runtime::Nanos idle_delay = 4 * runtime::milliseconds;  // T6 says within 10
 
     struct Group : runtime::DiskOp {

@@ -109,8 +109,7 @@ void Map::link_version(ChunkVersion& version) {
     auto& chunks = version.generation->shard->chunks;
     if (chunks.size() <= version.chunk) chunks.resize(version.chunk + 1);
     ChunkVersion** at = &chunks[version.chunk];
-    while (*at != nullptr &&
-           (*at)->generation->id.snap_seq > version.generation->id.snap_seq) {
+    while (*at != nullptr && (*at)->generation->id.snap_seq > version.generation->id.snap_seq) {
         at = &(*at)->older;
     }
     version.older = *at;

@@ -35,7 +35,7 @@ struct ShardLink : ListHook {
 
 struct Shard {
     ShardState state;
-    bool deleted = false;  // kept until its last generation is gone
+    bool deleted = false;          // kept until its last generation is gone
     SnapSeq highest_snap_seq = 0;  // numbers are never reused (S1)
     std::map<SnapSeq, std::unique_ptr<Generation>> generations;
     Generation* head = nullptr;

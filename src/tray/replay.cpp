@@ -21,11 +21,14 @@ Task<int32_t> run_batch(IoBatch& batch, runtime::Disk& disk) {
         int32_t result = 0;
     };
     Waiting waiting;
-    batch.submit(disk, [](void* context, int32_t result) {
-        auto& self = *static_cast<Waiting*>(context);
-        self.result = result;
-        self.done.set();
-    }, &waiting);
+    batch.submit(
+        disk,
+        [](void* context, int32_t result) {
+            auto& self = *static_cast<Waiting*>(context);
+            self.result = result;
+            self.done.set();
+        },
+        &waiting);
     co_await waiting.done.wait();
     co_return waiting.result;
 }
@@ -61,8 +64,8 @@ Task<Status> Replay::load_state() {
         PF_CO_TRY(mark_metadata(link.address, "state"));  // a loop would mark one twice
         engine_.checkpointer_.chain_blocks().push_back(link.address);
         PF_CO_TRY(co_await engine_.disk_->read(uint64_t{link.address} * block_bytes, block));
-        PF_CO_TRY_ASSIGN(MetaBlock meta, decode_meta(block, MetaKind::state, link.crc,
-                                                     engine_.superblock_));
+        PF_CO_TRY_ASSIGN(MetaBlock meta,
+                         decode_meta(block, MetaKind::state, link.crc, engine_.superblock_));
         while (!meta.payload.empty()) {
             PF_CO_TRY_ASSIGN(const StateRecord record, take_state_record(meta.payload));
             PF_CO_TRY(restore_state(record));
@@ -77,8 +80,7 @@ Task<Status> Replay::load_state() {
         if (parent == nullptr || parent == generation) {
             co_return fail(Errc::corrupt, fmt::format("generation {}@{}: unknown parent {}@{}",
                                                       record.id.shard, record.id.snap_seq,
-                                                      record.parent.shard,
-                                                      record.parent.snap_seq));
+                                                      record.parent.shard, record.parent.snap_seq));
         }
         generation->parent = parent;
         parent->children.push_back(generation);
@@ -135,8 +137,8 @@ Task<Status> Replay::load_directory() {
         PF_CO_TRY(mark_metadata(link.address, "directory index"));
         engine_.checkpointer_.chain_blocks().push_back(link.address);
         PF_CO_TRY(co_await engine_.disk_->read(uint64_t{link.address} * block_bytes, block));
-        PF_CO_TRY_ASSIGN(const MetaBlock meta, decode_meta(block, MetaKind::index, link.crc,
-                                                           engine_.superblock_));
+        PF_CO_TRY_ASSIGN(const MetaBlock meta,
+                         decode_meta(block, MetaKind::index, link.crc, engine_.superblock_));
         PF_CO_TRY_ASSIGN(const auto links, decode_index(meta.payload, engine_.superblock_));
         pages.insert(pages.end(), links.begin(), links.end());
         link = meta.next;
@@ -161,10 +163,10 @@ Task<Status> Replay::load_pages(const std::vector<BlockLink>& links) {
         engine_.give_back_batch(batch);
         if (result != 0) co_return fail(from_errno(-result));
         for (size_t i = 0; i < count; ++i) {
-            PF_CO_TRY_ASSIGN(const MetaBlock meta,
-                             decode_meta(data_.bytes().subspan(i * block_bytes, block_bytes),
-                                         MetaKind::directory, links[at + i].crc,
-                                         engine_.superblock_));
+            PF_CO_TRY_ASSIGN(
+                const MetaBlock meta,
+                decode_meta(data_.bytes().subspan(i * block_bytes, block_bytes),
+                            MetaKind::directory, links[at + i].crc, engine_.superblock_));
             PF_CO_TRY_ASSIGN(const auto entries,
                              decode_directory(meta.payload, engine_.superblock_));
             engine_.map_.directory().add_restored_page(links[at + i]);
@@ -199,12 +201,12 @@ Task<Status> Replay::load_tables() {
                              engine_.superblock_);
             Generation* generation = map.find_generation({entry.shard, entry.snap_seq});
             if (!table || generation == nullptr || map.own(*generation, entry.chunk) != nullptr) {
-                co_return fail(Errc::corrupt,
-                               fmt::format("{}: shard {} chunk {} generation {}: {}",
-                                           engine_.disk_->name(), uint64_t{entry.shard},
-                                           uint32_t{entry.chunk}, uint32_t{entry.snap_seq},
-                                           table ? "directory entry does not fit"
-                                                 : table.error().message));
+                co_return fail(
+                    Errc::corrupt,
+                    fmt::format("{}: shard {} chunk {} generation {}: {}", engine_.disk_->name(),
+                                uint64_t{entry.shard}, uint32_t{entry.chunk},
+                                uint32_t{entry.snap_seq},
+                                table ? "directory entry does not fit" : table.error().message));
             }
             ChunkVersion* version =
                 map.directory().restore(*generation, entry.chunk, entry_pages_[at + i]);
@@ -227,9 +229,9 @@ Status Replay::find_owned_blocks() {
         for (ChunkVersion* version : shard->chunks) {
             for (; version != nullptr; version = version->older) {
                 Generation& generation = *version->generation;
-                const ChunkVersion* inherited =
-                    generation.parent == nullptr ? nullptr
-                                                 : map.view(*generation.parent, version->chunk);
+                const ChunkVersion* inherited = generation.parent == nullptr
+                                                    ? nullptr
+                                                    : map.view(*generation.parent, version->chunk);
                 int64_t owned = 0;
                 for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
                     const Address address = version->table->entries[i].address;
@@ -241,8 +243,8 @@ Status Replay::find_owned_blocks() {
                         return fail(Errc::corrupt,
                                     fmt::format("{}: block {} is owned twice: by shard {} chunk "
                                                 "{} generation {} and another",
-                                                engine_.disk_->name(), address, id,
-                                                version->chunk, generation.id.snap_seq));
+                                                engine_.disk_->name(), address, id, version->chunk,
+                                                generation.id.snap_seq));
                     }
                     version->set_owned(i, true);
                     ++owned;
@@ -299,8 +301,7 @@ Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
         co_return Status{};  // the first copy was replayed
     }
     bool good = true;
-    if (!confirmed && record.kind == WriteKind::data &&
-        !planted("replay_accepts_bad_data_crc")) {
+    if (!confirmed && record.kind == WriteKind::data && !planted("replay_accepts_bad_data_crc")) {
         PF_CO_TRY_ASSIGN(good, co_await data_matches(record));
     }
     for (const Extent& extent : record.extents) {
@@ -334,8 +335,10 @@ Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
     shard.sessions.mark_applied(record.request);
     for (const Superseded& old : map.superseded()) {
         // T3: a block that an unconfirmed record superseded may belong to another unconfirmed one.
-        if (confirmed) allocator.free(old.extent.start, old.extent.count);
-        else engine_.held_.hold_for_next_checkpoint(old.extent);
+        if (confirmed)
+            allocator.free(old.extent.start, old.extent.count);
+        else
+            engine_.held_.hold_for_next_checkpoint(old.extent);
     }
     co_return Status{};
 }
@@ -346,8 +349,8 @@ Task<Result<bool>> Replay::data_matches(WriteRecord record) {
         for (uint32_t done = 0; done < extent.count;) {
             const uint32_t count = std::min(tables_per_batch, extent.count - done);
             const MutableBytes to = data_.bytes().first(size_t{count} * block_bytes);
-            PF_CO_TRY(co_await engine_.disk_->read(uint64_t{extent.start + done} * block_bytes,
-                                                   to));
+            PF_CO_TRY(
+                co_await engine_.disk_->read(uint64_t{extent.start + done} * block_bytes, to));
             for (uint32_t i = 0; i < count; ++i, ++index) {
                 const MutableBytes block = to.subspan(size_t{i} * block_bytes, block_bytes);
                 if (crc32c(block) != record.crc(index)) co_return false;

@@ -7,8 +7,7 @@
 namespace pf::tray {
 
 runtime::Task<Result<Root>> RootReader::read(std::vector<std::string>& warnings) {
-    runtime::Buffer buffer =
-        co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
     std::optional<Root> newest;
     std::string errors;
     for (uint32_t slot = 0; slot < root_slots; ++slot) {

@@ -11,8 +11,8 @@
 
 namespace pf::tray {
 
-inline constexpr uint32_t session_limit = 64;           // Tray::max_sessions_per_shard
-inline constexpr uint32_t session_window = 1024;        // Tray::max_requests_per_session
+inline constexpr uint32_t session_limit = 64;     // Tray::max_sessions_per_shard
+inline constexpr uint32_t session_window = 1024;  // Tray::max_requests_per_session
 
 // Ids in [lowest, lowest + session_window), one bit each at id % session_window.
 struct Session {

@@ -26,8 +26,8 @@ Task<Status> refuse_if_used(runtime::Disk& disk, MutableBytes scratch) {
     }
     const bool blank = std::ranges::all_of(scratch, [](std::byte b) { return b == std::byte{0}; });
     if (!blank) {
-        co_return fail(Errc::busy, fmt::format("{} is not blank; formatting it needs --force",
-                                               disk.name()));
+        co_return fail(Errc::busy,
+                       fmt::format("{} is not blank; formatting it needs --force", disk.name()));
     }
     // A tray whose first copy was lost still shows at its end.
     const MutableBytes block = scratch.first(block_bytes);
@@ -44,8 +44,7 @@ Task<Status> refuse_if_used(runtime::Disk& disk, MutableBytes scratch) {
 }  // namespace
 
 Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
-    PF_CO_TRY_ASSIGN(Superblock superblock,
-                     choose_geometry(disk.size_bytes(), options.log_bytes));
+    PF_CO_TRY_ASSIGN(Superblock superblock, choose_geometry(disk.size_bytes(), options.log_bytes));
     auto& reactor = runtime::Reactor::current();
     runtime::Buffer buffer =
         co_await reactor.buffers().allocate(size_t{blank_check_blocks} * block_bytes);
@@ -68,8 +67,7 @@ Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
         root.incarnation = 0;
         root.log_start = 1;
         encode_root(root, superblock.tag(), block);
-        const Address address =
-            first_root_address + static_cast<Address>(root.number % root_slots);
+        const Address address = first_root_address + static_cast<Address>(root.number % root_slots);
         PF_CO_TRY(co_await write_block(disk, address, block));
     }
     PF_CO_TRY(co_await disk.flush());
@@ -82,8 +80,7 @@ Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
 }
 
 Task<Result<Superblock>> SuperblockReader::read_copy(Address address) {
-    runtime::Buffer buffer =
-        co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
     PF_CO_TRY(co_await disk_.read(uint64_t{address} * block_bytes, buffer.bytes()));
     PF_CO_TRY_ASSIGN(const Superblock superblock, decode_superblock(buffer.bytes()));
     if (uint64_t{superblock.total_blocks} * block_bytes > disk_.size_bytes()) {
@@ -104,8 +101,8 @@ Task<Result<Superblock>> SuperblockReader::read() {
     const Address second_address = first ? first->second_copy() : last;
     Result<Superblock> second = co_await read_copy(second_address);
     if (!first && !second) {
-        const bool none = first.error().code == Errc::not_found &&
-                          second.error().code == Errc::not_found;
+        const bool none =
+            first.error().code == Errc::not_found && second.error().code == Errc::not_found;
         if (none) co_return fail(Errc::not_found, fmt::format("{}: not a tray", disk_.name()));
         const bool version = first.error().code == Errc::unsupported_version;
         co_return fail(version ? first.error().code : Errc::corrupt,
@@ -116,8 +113,7 @@ Task<Result<Superblock>> SuperblockReader::read() {
         if (*copy) continue;
         const bool is_first = copy == &first;
         warnings_.push_back(fmt::format("{}: superblock {} is damaged ({}), the copy is used",
-                                        disk_.name(), is_first ? 'A' : 'B',
-                                        copy->error().text()));
+                                        disk_.name(), is_first ? 'A' : 'B', copy->error().text()));
         damaged_.push_back(is_first ? superblock_a_address : second_address);
     }
     if (first && second && *first != *second) {
@@ -129,8 +125,7 @@ Task<Result<Superblock>> SuperblockReader::read() {
 
 Task<Status> SuperblockReader::repair(const Superblock& superblock) {
     if (damaged_.empty()) co_return Status{};
-    runtime::Buffer buffer =
-        co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
     encode_superblock(superblock, buffer.bytes());
     for (const Address address : damaged_) {
         PF_CO_TRY(co_await disk_.write(uint64_t{address} * block_bytes, buffer.bytes()));

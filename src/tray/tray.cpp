@@ -46,7 +46,9 @@ Task<Result<std::unique_ptr<Tray>>> Tray::mount(std::unique_ptr<runtime::Disk> d
     co_return std::unique_ptr<Tray>(new Tray(std::move(engine)));
 }
 
-Task<Status> Tray::stop() { return engine_->stop(); }
+Task<Status> Tray::stop() {
+    return engine_->stop();
+}
 
 Result<Reservation> Tray::reserve(ShardId shard, SnapSeq snap_seq, uint32_t block, uint32_t count,
                                   WriteKind kind) {
@@ -55,8 +57,12 @@ Result<Reservation> Tray::reserve(ShardId shard, SnapSeq snap_seq, uint32_t bloc
 Task<Result<Ticket>> Tray::write(const WriteRequest& request, Reservation& reservation) {
     return engine_->write(request, reservation);
 }
-void Tray::commit(Ticket ticket) { engine_->commit(ticket); }
-Task<Status> Tray::read(const ReadRequest& request) { return engine_->read(request); }
+void Tray::commit(Ticket ticket) {
+    engine_->commit(ticket);
+}
+Task<Status> Tray::read(const ReadRequest& request) {
+    return engine_->read(request);
+}
 Task<Result<std::vector<BlockRun>>> Tray::block_states(GenerationId generation, uint32_t block,
                                                        uint32_t count) {
     return engine_->block_states(generation, block, count);
@@ -65,8 +71,12 @@ Task<Result<std::vector<BlockRun>>> Tray::block_states(GenerationId generation, 
 Task<Status> Tray::create_shard(ShardState state, GenerationId parent) {
     return engine_->create_shard(state, parent);
 }
-Task<Status> Tray::set_shard_state(ShardState state) { return engine_->set_shard_state(state); }
-Task<Status> Tray::delete_shard(ShardId shard) { return engine_->delete_shard(shard); }
+Task<Status> Tray::set_shard_state(ShardState state) {
+    return engine_->set_shard_state(state);
+}
+Task<Status> Tray::delete_shard(ShardId shard) {
+    return engine_->delete_shard(shard);
+}
 Result<ShardState> Tray::shard_state(ShardId id) const {
     const Shard* shard = std::as_const(*engine_).map().find(id);
     if (shard == nullptr) return fail(Errc::not_found);
@@ -87,7 +97,9 @@ Position Tray::last_position(ShardId id) const {
 Task<Status> Tray::create_generation(GenerationId id, GenerationId parent, bool make_head) {
     return engine_->create_generation(id, parent, make_head);
 }
-Task<Status> Tray::delete_generation(GenerationId id) { return engine_->delete_generation(id); }
+Task<Status> Tray::delete_generation(GenerationId id) {
+    return engine_->delete_generation(id);
+}
 std::vector<GenerationInfo> Tray::generations(ShardId id) const {
     std::vector<GenerationInfo> result;
     const Shard* shard = std::as_const(*engine_).map().find(id);
@@ -125,13 +137,29 @@ Task<Status> Tray::void_request(ShardId shard, RequestName request) {
     return engine_->void_request(shard, request);
 }
 
-Task<Status> Tray::checkpoint() { return engine_->checkpoint(); }
-Usage Tray::usage() const { return engine_->usage(); }
-Counters Tray::counters() const { return engine_->counters(); }
-Uuid Tray::id() const { return engine_->superblock().tray; }
-uint64_t Tray::incarnation() const { return engine_->incarnation(); }
-bool Tray::failed() const { return engine_->failed(); }
-const std::vector<std::string>& Tray::warnings() const { return engine_->warnings(); }
-const std::string& Tray::disk_name() const { return engine_->disk().name(); }
+Task<Status> Tray::checkpoint() {
+    return engine_->checkpoint();
+}
+Usage Tray::usage() const {
+    return engine_->usage();
+}
+Counters Tray::counters() const {
+    return engine_->counters();
+}
+Uuid Tray::id() const {
+    return engine_->superblock().tray;
+}
+uint64_t Tray::incarnation() const {
+    return engine_->incarnation();
+}
+bool Tray::failed() const {
+    return engine_->failed();
+}
+const std::vector<std::string>& Tray::warnings() const {
+    return engine_->warnings();
+}
+const std::string& Tray::disk_name() const {
+    return engine_->disk().name();
+}
 
 }  // namespace pf::tray

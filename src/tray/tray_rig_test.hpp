@@ -53,8 +53,10 @@ class TrayRig {
     }
     // The process dies with what it had in flight; `power` also loses the volatile cache.
     void crash(bool power) {
-        if (power) node_.power_loss();
-        else node_.kill();
+        if (power)
+            node_.power_loss();
+        else
+            node_.kill();
         start_process();
     }
     Status create_shard(ShardId id, uint32_t blocks, GenerationId parent = {}) {
@@ -79,16 +81,14 @@ class TrayRig {
     // free + user + metadata + held == capacity, when nothing is in flight.
     void check_space() {
         const Usage usage = tray().usage();
-        EXPECT_EQ(usage.free_blocks + usage.user_blocks + usage.metadata_blocks +
-                      usage.held_blocks,
+        EXPECT_EQ(usage.free_blocks + usage.user_blocks + usage.metadata_blocks + usage.held_blocks,
                   usage.capacity_blocks);
     }
 
-    runtime::Task<Status> do_write(ShardId shard, SnapSeq snap_seq, uint32_t block,
-                                   uint32_t count, uint32_t tag, WriteKind kind,
-                                   RequestName name, bool commit = true) {
-        Result<Reservation> reservation =
-            tray().reserve(shard, snap_seq, block, count, kind);
+    runtime::Task<Status> do_write(ShardId shard, SnapSeq snap_seq, uint32_t block, uint32_t count,
+                                   uint32_t tag, WriteKind kind, RequestName name,
+                                   bool commit = true) {
+        Result<Reservation> reservation = tray().reserve(shard, snap_seq, block, count, kind);
         if (!reservation) co_return std::unexpected<Error>(reservation.error());
         runtime::Buffer buffer;
         std::vector<uint32_t> crcs;
@@ -105,8 +105,8 @@ class TrayRig {
             auto& pool = runtime::Reactor::current().buffers();
             buffer = co_await pool.allocate(size_t{count} * block_bytes);
             for (uint32_t i = 0; i < count; ++i) {
-                const MutableBytes to = buffer.bytes().subspan(size_t{i} * block_bytes,
-                                                               block_bytes);
+                const MutableBytes to =
+                    buffer.bytes().subspan(size_t{i} * block_bytes, block_bytes);
                 fill(to, tag + i);
                 crcs.push_back(crc32c(to));
             }
@@ -116,8 +116,10 @@ class TrayRig {
         }
         Result<Ticket> ticket = co_await tray().write(request, *reservation);
         if (!ticket) co_return std::unexpected<Error>(ticket.error());
-        if (commit) tray().commit(*ticket);
-        else held_.push_back(*ticket);
+        if (commit)
+            tray().commit(*ticket);
+        else
+            held_.push_back(*ticket);
         co_return Status{};
     }
     std::vector<Ticket>& uncommitted() { return held_; }
@@ -146,11 +148,12 @@ class TrayRig {
         std::vector<uint32_t> tags;
         std::vector<std::byte> expected(block_bytes);
         for (uint32_t i = 0; i < count; ++i) {
-            const MutableBytes from = buffer.bytes().subspan(size_t{i} * block_bytes,
-                                                             block_bytes);
+            const MutableBytes from = buffer.bytes().subspan(size_t{i} * block_bytes, block_bytes);
             const auto tag = load<uint32_t>(from);
-            if (tag == 0) std::ranges::fill(expected, std::byte{0});
-            else fill(expected, tag);
+            if (tag == 0)
+                std::ranges::fill(expected, std::byte{0});
+            else
+                fill(expected, tag);
             EXPECT_EQ(std::memcmp(expected.data(), from.data(), block_bytes), 0);
             EXPECT_EQ(crcs[i], crc32c(from));
             tags.push_back(tag);

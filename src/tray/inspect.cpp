@@ -1,0 +1,167 @@
+#include "tray/inspect.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/crc32c.hpp"
+#include "tray/replay.hpp"
+#include "tray/superblock.hpp"
+
+namespace pf::tray {
+
+using runtime::Task;
+
+Inspector::Inspector(std::unique_ptr<runtime::Disk> disk) : disk_(std::move(disk)) {}
+Inspector::~Inspector() = default;
+
+Task<Result<SuperblockReport>> Inspector::superblocks() {
+    SuperblockReport report;
+    SuperblockReader reader(*disk_);
+    PF_CO_TRY_ASSIGN(report.superblock, co_await reader.read());
+    superblock_ = report.superblock;
+    for (const std::string& warning : reader.warnings()) {
+        report.damage.push_back({"superblock", warning});
+    }
+    runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    for (uint32_t slot = 0; slot < root_slots; ++slot) {
+        const uint64_t offset = uint64_t{first_root_address + slot} * block_bytes;
+        PF_CO_TRY(co_await disk_->read(offset, buffer.bytes()));
+        const Result<Root> root = decode_root(buffer.bytes(), superblock_);
+        if (root)
+            report.roots.push_back(*root);
+        else
+            report.damage.push_back({fmt::format("root slot {}", slot), root.error().message});
+    }
+    std::ranges::sort(report.roots, {}, &Root::number);
+    co_return report;
+}
+
+Task<Result<LogReport>> Inspector::log(LogVisitor visit) {
+    PF_CO_TRY_ASSIGN(SuperblockReport found, co_await superblocks());
+    LogReport report;
+    report.damage = std::move(found.damage);
+    if (found.roots.empty()) co_return report;
+    const Root& root = found.roots.back();
+    LogReader reader(*disk_, superblock_);
+    report.first = root.log_start;
+    report.last = root.log_start - 1;
+    const Result<LogReader::End> end = co_await reader.find_end(root);
+    if (!end) {
+        if (end.error().code != Errc::corrupt) co_return std::unexpected<Error>(end.error());
+        report.damage.push_back({"log", end.error().message});
+        co_return report;
+    }
+    report.last = end->last;
+    report.confirmed = end->confirmed;
+    std::vector<Record> records;
+    for (uint64_t sequence = report.first; sequence <= report.last; ++sequence) {
+        PF_CO_TRY_ASSIGN(const Bytes bytes, co_await reader.read(sequence));
+        PF_CO_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, superblock_));
+        records.clear();
+        Bytes left = block.records;
+        while (!left.empty()) {
+            const Result<Record> record = take_record(left, superblock_);
+            if (!record) {
+                report.damage.push_back(
+                    {fmt::format("log block {}", sequence), record.error().message});
+                break;
+            }
+            records.push_back(*record);
+        }
+        visit(block, records);
+    }
+    co_return report;
+}
+
+// Replays in memory; the tray itself stays as it is.
+Task<Status> Inspector::load(std::vector<Damage>& damage) {
+    PF_CO_TRY_ASSIGN(SuperblockReport found, co_await superblocks());
+    damage = std::move(found.damage);
+    MountOptions options;
+    options.cluster = superblock_.cluster;
+    engine_ = std::make_unique<Engine>(std::move(disk_), options, superblock_);
+    Replay replay(*engine_);
+    const Status done = co_await replay.run();
+    if (done) co_return Status{};
+    if (done.error().code == Errc::io_error) co_return done;
+    damage.push_back({"tray", done.error().message});
+    co_return Status{};
+}
+
+Task<Result<MapReport>> Inspector::map() {
+    MapReport report;
+    PF_CO_TRY(co_await load(report.damage));
+    for (const auto& [id, shard] : engine_->map().shards()) {
+        if (!shard->deleted) report.shards.push_back(shard->state);
+        for (const auto& [snap_seq, generation] : shard->generations) {
+            GenerationReport entry;
+            entry.id = generation->id;
+            if (generation->parent != nullptr) entry.parent = generation->parent->id;
+            entry.deleted = generation->deleted;
+            entry.own_blocks = generation->own_blocks;
+            for (uint32_t chunk = 0; chunk < shard->chunks.size(); ++chunk) {
+                if (engine_->map().own(*generation, chunk) != nullptr) ++entry.tables;
+            }
+            report.generations.push_back(entry);
+        }
+    }
+    const Usage usage = engine_->usage();
+    report.user_blocks = usage.user_blocks;
+    report.metadata_blocks = usage.metadata_blocks;
+    report.free_blocks = usage.free_blocks;
+    const Counters counters = engine_->counters();
+    report.replayed_records = counters.replayed_records;
+    report.dropped_records = counters.dropped_records;
+    co_return report;
+}
+
+Task<Result<VerifyReport>> Inspector::verify() {
+    VerifyReport report;
+    PF_CO_TRY(co_await load(report.damage));
+    PF_CO_TRY(co_await verify_blocks(report));
+    co_return report;
+}
+
+// Each block once: by the generation that owns it.
+Task<Status> Inspector::verify_blocks(VerifyReport& report) {
+    runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(chunk_bytes);
+    for (const auto& [id, shard] : engine_->map().shards()) {
+        for (const ChunkVersion* version : shard->chunks) {
+            for (; version != nullptr; version = version->older) {
+                ++report.tables;
+                for (uint32_t i = 0; i < blocks_per_chunk;) {
+                    const auto& entries = version->table->entries;
+                    uint32_t count = 0;  // neighbours that lie next to each other
+                    while (i + count < blocks_per_chunk && version->owns(i + count) &&
+                           entries[i + count].address == entries[i].address + count) {
+                        ++count;
+                    }
+                    if (count == 0) {
+                        ++i;
+                        continue;
+                    }
+                    const MutableBytes to = buffer.bytes().first(size_t{count} * block_bytes);
+                    const Status read = co_await engine_->disk().read(
+                        uint64_t{entries[i].address} * block_bytes, to);
+                    for (uint32_t k = 0; k < count; ++k) {
+                        const MutableBytes block = to.subspan(size_t{k} * block_bytes, block_bytes);
+                        if (read && crc32c(block) == entries[i + k].crc) continue;
+                        report.damage.push_back(
+                            {fmt::format("block {} of shard {} generation {}",
+                                         version->chunk * blocks_per_chunk + i + k, id,
+                                         version->generation->id.snap_seq),
+                             read ? fmt::format("checksum mismatch at tray block {}",
+                                                uint32_t{entries[i + k].address})
+                                  : "cannot be read"});
+                    }
+                    report.blocks += count;
+                    i += count;
+                }
+            }
+        }
+    }
+    co_return Status{};
+}
+
+}  // namespace pf::tray
