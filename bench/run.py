@@ -40,7 +40,7 @@ class Bench:
         self.options = options
         self.build = pathlib.Path(options.build).resolve()
         self.tools = self.build / "src/tools"
-        self.engine = self.build / "src/attach/pfbd_fio.so"
+        self.engine = self.build / "pfbd_fio.so"
         self.rows = []
         self.folders = []
 

@@ -90,8 +90,8 @@ echo "  sha256 $back_sum"
 run e2fsck -fn "$work/back"
 
 say "7. Measure: 10 seconds of random 4 KiB I/O with the fio engine"
-if [ -f "$build/src/attach/pfbd_fio.so" ]; then
-    fio --name=quickstart --ioengine=external:"$build/src/attach/pfbd_fio.so" --volume=load \
+if [ -f "$build/pfbd_fio.so" ]; then
+    fio --name=quickstart --ioengine=external:"$build/pfbd_fio.so" --volume=load \
         --conductor="$PF_CONDUCTOR" --rw=randrw --rwmixread=70 --bs=4k --iodepth=64 --thread=1 \
         --time_based --runtime=10 --output-format=json --output="$work/fio.json" >/dev/null
     jq -r '.jobs[0] | "  read  \(.read.iops|floor) IOPS, p50 \(.read.clat_ns.percentile["50.000000"]/1000|floor) us, p99 \(.read.clat_ns.percentile["99.000000"]/1000|floor) us\n  write \(.write.iops|floor) IOPS, p50 \(.write.clat_ns.percentile["50.000000"]/1000|floor) us, p99 \(.write.clat_ns.percentile["99.000000"]/1000|floor) us"' \

@@ -43,11 +43,31 @@ Task<Status> Core::start() {
         }
         run_in_background(trim_until_done(volume->second));
     }
+    run_in_background(keep_leading());
     run_in_background(watch_heartbeats());
     log_info("cluster {} has {} volumes, {} stores, {} trays, {} tasks to resume",
              cluster_->record.uuid(), cluster_->names.size(), cluster_->stores.size(),
              cluster_->trays.size(), cluster_->tasks.size());
     co_return Status{};
+}
+
+Task<void> Core::keep_leading() {
+    for (;;) {
+        const bool go_on = co_await pause(leader_ttl / 4);
+        if (!go_on) co_return;
+        const Status kept = co_await engine_.keep_alive(leadership_.lease);
+        if (kept) continue;
+        // The lease ran out, because this process was stopped for longer than it lasts. With an
+        // embedded engine nobody else can have led meanwhile: what is in memory is still what is
+        // stored.
+        log_warning("the leader's lease ran out: taking it again");
+        auto leadership = co_await engine_.campaign("conductor", options_.identity, leader_ttl);
+        if (!leadership) {
+            log_error("cannot lead again: {}", leadership.error().text());
+            continue;
+        }
+        leadership_ = *leadership;
+    }
 }
 
 Task<void> Core::stop() {

@@ -161,6 +161,8 @@ class Core {
     [[nodiscard]] runtime::Task<void> activate_store(uint32_t store_id, uint64_t registration);
     [[nodiscard]] runtime::Task<Status> activate_once(uint32_t store_id);
     [[nodiscard]] runtime::Task<Status> activate_volume(Volume volume, uint32_t store_id);
+    // Renews the leader's lease for as long as the conductor runs.
+    [[nodiscard]] runtime::Task<void> keep_leading();
     [[nodiscard]] runtime::Task<void> watch_heartbeats();
     [[nodiscard]] bool still_registered(uint32_t store_id, uint64_t registration) const;
 

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 
+#include "base/ports.hpp"
 #include "tools/nbd_daemon.hpp"
 
 using namespace pf;
@@ -19,6 +20,12 @@ class ClusterSource : public tools::VolumeSource {
     runtime::Task<Result<client::Volume*>> open(std::string name, bool read_only) override {
         client::ClusterOptions options;
         PF_CO_TRY_ASSIGN(options.conductor, runtime::Address::parse(conductor_));
+        if (options.conductor.port > UINT16_MAX - conductor_rpc_from_http) {
+            co_return fail(Errc::invalid_argument, "conductor '" + conductor_ +
+                                                       "' has no usable port: it is the HTTP port");
+        }
+        options.conductor.port =
+            static_cast<uint16_t>(options.conductor.port + conductor_rpc_from_http);
         options.client_name = "pfbd nbd " + name;
         options.depth = 256;
         PF_CO_TRY_ASSIGN(cluster_, client::Cluster::create(options));
