@@ -123,7 +123,8 @@ Task<Status> Store::remove_tray(v1::RemoveTrayRequest request) {
     if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + id.text());
     std::vector<Shard*> on_it;
     for (const auto& [shard_id, shard] : shards_) {
-        if (&shard->tray() == slot->tray.get()) on_it.push_back(shard.get());
+        if (slot->tray != nullptr && &shard->tray() == slot->tray.get())
+            on_it.push_back(shard.get());
     }
     if (!on_it.empty() && !request.force()) {
         co_return fail(Errc::busy, fmt::format("the tray holds {} shards; move or delete them, or "
@@ -142,7 +143,7 @@ Task<Status> Store::remove_tray(v1::RemoveTrayRequest request) {
 Status Store::save_trays() {
     if (link_) link_->report_soon();
     if (!options_.save_trays) return {};
-    return options_.save_trays(trays_.paths());
+    return options_.save_trays(trays_.places());
 }
 
 // Commands of a connection that named no shard: RPC, or data for a shard that was deleted.
@@ -175,13 +176,18 @@ Task<Result<std::string>> Store::run_rpc(std::string bytes) {
 Task<Result<v1::RpcReply>> Store::dispatch(v1::RpcRequest request) {
     v1::RpcReply reply;
     switch (request.method_case()) {
-        case v1::RpcRequest::kApplyShards:
+        case v1::RpcRequest::kApplyShards: {
+            // All of them, whatever becomes of one: a bad tray must not keep the others away.
+            Status first;
             for (const v1::ApplyShard& shard : request.apply_shards().shards()) {
                 Task<Status> applying = apply_shard(shard);
-                PF_CO_TRY(co_await applying);
+                Status applied = co_await applying;
+                if (first && !applied) first = std::move(applied);
             }
+            PF_CO_TRY(std::move(first));
             reply.mutable_apply_shards();
             break;
+        }
         case v1::RpcRequest::kDeleteShards:
             for (const uint64_t id : request.delete_shards().shard_ids()) {
                 Task<Status> deleting = delete_shard(id);

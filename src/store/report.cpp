@@ -32,7 +32,9 @@ v1::RegisterStoreRequest Store::registration() {
     store.set_http_address(options_.http_address);
     store.set_version(options_.version);
     store.set_health(problem().empty() ? v1::HEALTH_OK : v1::HEALTH_DEGRADED);
-    for (const auto& slot : trays_.slots()) *store.add_trays() = slot->describe(store_id_);
+    for (const auto& slot : trays_.slots()) {
+        if (!slot->id.is_zero()) *store.add_trays() = slot->describe(store_id_);
+    }
     if (!options_.cluster.is_zero()) request.set_cluster_uuid(options_.cluster.text());
     return request;
 }
@@ -61,7 +63,9 @@ Task<Status> Store::registered(v1::RegisterStoreReply reply) {
 v1::HeartbeatRequest Store::heartbeat() {
     v1::HeartbeatRequest request;
     request.set_store_id(store_id_);
-    for (const auto& slot : trays_.slots()) *request.add_trays() = slot->describe(store_id_);
+    for (const auto& slot : trays_.slots()) {
+        if (!slot->id.is_zero()) *request.add_trays() = slot->describe(store_id_);
+    }
     const runtime::Nanos now = reactor_.now();
     const uint64_t interval_us = (now - last_heartbeat_at_) / runtime::microseconds;
     last_heartbeat_at_ = now;

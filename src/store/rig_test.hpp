@@ -134,10 +134,14 @@ class Rig {
         auto peer = std::make_unique<Peer>();
         peer->session = of_session;
         peer->shard = shard_id;
-        const auto status = simulation.run_task(client, dial(*peer, open));
-        EXPECT_TRUE(status.has_value());
-        if (status && *status != Errc::ok) ADD_FAILURE() << "connect: " << describe(*status);
+        const Errc status = try_connect(*peer, open);
+        if (status != Errc::ok) ADD_FAILURE() << "connect: " << describe(status);
         return peer;
+    }
+    Errc try_connect(Peer& peer, bool open = true) {
+        const auto status = simulation.run_task(client, dial(peer, open));
+        EXPECT_TRUE(status.has_value()) << "connecting did not end";
+        return status.value_or(Errc::timed_out);
     }
     Errc call(Peer& peer, Call call) {
         const auto status = simulation.run_task(client, run_call(peer, std::move(call)));
@@ -230,7 +234,7 @@ class Rig {
     sim::SimNode& client;
     sim::SimDisk& disk;
     std::shared_ptr<Process> process;
-    std::vector<std::string> trays;
+    std::vector<TrayPlace> trays;
     std::string tray_uuid;
 
   private:
@@ -245,8 +249,8 @@ class Rig {
         options.cluster = Uuid::from_random(5, 6);
         options.trays = trays;
         options.listen = {"server", 49162};
-        options.save_trays = [this](const std::vector<std::string>& paths) {
-            trays = paths;
+        options.save_trays = [this](const std::vector<TrayPlace>& places) {
+            trays = places;
             return Status{};
         };
         Task<Result<std::unique_ptr<Store>>> starting = Store::start(reactor, options);

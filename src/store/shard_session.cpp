@@ -92,12 +92,8 @@ Task<Errc> Shard::void_request(uint64_t session, const wire::Command& command) {
     if (known == tray::RequestState::voided) co_return Errc::never_applied;
     // Decided too: whether it was applied or not, no more of it will be.
     if (sessions_.fenced(session)) co_return Errc::fenced;
-    if (known == tray::RequestState::unknown_session) {
-        // The session's own opening may still be on its way, and the request behind it.
-        Task<Status> opening = tray_.open_session(state_.shard, session);
-        const Status opened = co_await opening;
-        if (!opened) co_return opened.error().code;
-    }
+    // Evicted or never opened: what it did is not known, and nothing more of it will be applied.
+    if (known == tray::RequestState::unknown_session) co_return Errc::unknown_session;
     Task<Status> voiding = tray_.void_request(state_.shard, name);
     const Status voided = co_await voiding;
     if (!voided) co_return voided.error().code;

@@ -37,14 +37,13 @@ uint64_t limit_of(Opcode opcode) {
 Task<void> Shard::mutate(net::ServerChannel& channel, net::Incoming incoming) {
     running_.add();
     Mutation operation(channel.hello().session, incoming);
-    Answer answer = admit(operation);
-    while (!answer) {
-        // A copy of the same request that came on an older connection: wait for its end (R8).
-        InFlight::Entry* twin = in_flight_.find(operation.name.session, operation.name.request);
-        if (twin == nullptr) break;
+    // A copy of the same request that came on an older connection ends first (R8). Only then is the
+    // tray asked: what it calls applied is not visible before its copy has committed.
+    while (InFlight::Entry* twin =
+               in_flight_.find(operation.name.session, operation.name.request)) {
         co_await in_flight_.wait(*twin);
-        answer = admit(operation);
     }
+    Answer answer = admit(operation);
     const bool runs = !answer;
     if (runs) {
         begin(operation);

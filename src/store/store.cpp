@@ -78,8 +78,8 @@ Task<void> Store::stop() {
 }
 
 Task<void> Store::mount_trays() {
-    for (const std::string& path : options_.trays) {
-        Task<void> mounting = trays_.mount(path);
+    for (const TrayPlace& place : options_.trays) {
+        Task<void> mounting = trays_.mount(place);
         co_await mounting;
     }
     for (const auto& slot : trays_.slots()) adopt_shards(*slot);

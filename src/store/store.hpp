@@ -20,13 +20,13 @@
 namespace pf::pfs {
 
 struct StoreOptions {
-    Uuid id;                         // of the store, kept by its data folder
-    Uuid cluster;                    // zero: not in a cluster yet; learned at registration
-    std::vector<std::string> trays;  // mounted at start
-    runtime::Address listen;         // data port
-    std::string data_address;        // told to clients; empty: what was bound
-    std::string http_address;        // told to people
-    runtime::Address conductor;      // RPC address; an empty host: none
+    Uuid id;                       // of the store, kept by its data folder
+    Uuid cluster;                  // zero: not in a cluster yet; learned at registration
+    std::vector<TrayPlace> trays;  // mounted at start
+    runtime::Address listen;       // data port
+    std::string data_address;      // told to clients; empty: what was bound
+    std::string http_address;      // told to people
+    runtime::Address conductor;    // RPC address; an empty host: none
     std::string version;
     runtime::Nanos slow_io = 2 * runtime::seconds;
     uint16_t max_depth = 1024;  // commands in flight granted to a connection
@@ -34,7 +34,7 @@ struct StoreOptions {
     bool discard = false;  // trim freed blocks on the device
     // Keep what changed for the next start; an error refuses the change. May be empty.
     std::function<Status(const Uuid& cluster)> save_cluster;
-    std::function<Status(const std::vector<std::string>& trays)> save_trays;
+    std::function<Status(const std::vector<TrayPlace>& trays)> save_trays;
 };
 
 // Ends the control call that holds the lock.

@@ -13,13 +13,13 @@ v1::Tray TraySlot::describe(uint32_t store_id) const {
     v1::Tray message;
     message.set_store_id(store_id);
     message.set_path(path);
+    if (!id.is_zero()) message.set_uuid(id.text());
     if (tray == nullptr) {
         message.set_health(v1::HEALTH_ERROR);
         message.set_message(problem);
         return message;
     }
     const tray::Usage usage = tray->usage();
-    message.set_uuid(tray->id().text());
     message.set_capacity_bytes(usage.capacity_blocks * block_bytes);
     message.set_free_bytes(usage.free_blocks * block_bytes);
     message.set_user_bytes(usage.user_blocks * block_bytes);
@@ -65,19 +65,21 @@ Task<Status> TraySet::format(std::string path, bool force) {
     co_return formatted;
 }
 
-Task<void> TraySet::mount(std::string path) {
+Task<void> TraySet::mount(TrayPlace place) {
     auto slot = std::make_unique<TraySlot>();
-    slot->path = path;
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(path, 0);
+    slot->path = place.path;
+    slot->id = place.id;
+    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(place.path, 0);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     if (mounted) {
         slot->tray = std::move(*mounted);
+        slot->id = slot->tray->id();
         for (const std::string& warning : slot->tray->warnings()) {
-            log_warning("tray {}: {}", path, warning);
+            log_warning("tray {}: {}", place.path, warning);
         }
     } else {
         slot->problem = mounted.error().text();
-        log_error("tray {} cannot be mounted: {}", path, slot->problem);
+        log_error("tray {} cannot be mounted: {}", place.path, slot->problem);
     }
     slots_.push_back(std::move(slot));
 }
@@ -105,7 +107,8 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         mounted = co_await again;
     }
     if (!mounted) co_return std::unexpected<Error>(mounted.error());
-    if (find((*mounted)->id()) != nullptr) {
+    const TraySlot* same = find((*mounted)->id());
+    if (same != nullptr && same != slot) {
         co_return fail(
             Errc::already_exists,
             fmt::format("{} holds a copy of a tray that this store has already", request.path));
@@ -116,14 +119,18 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     }
     slot->problem.clear();
     slot->tray = std::move(*mounted);
+    slot->id = slot->tray->id();
     co_return slot;
 }
 
 Task<Status> TraySet::remove(Uuid id) {
     TraySlot* slot = find(id);
     if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + id.text());
-    Task<Status> stopping = slot->tray->stop();
-    const Status stopped = co_await stopping;
+    Status stopped;
+    if (slot->tray != nullptr) {
+        Task<Status> stopping = slot->tray->stop();
+        stopped = co_await stopping;
+    }
     if (!stopped)
         log_warning("tray {} was removed unclean: {}", slot->path, stopped.error().text());
     std::erase_if(slots_, [slot](const auto& each) { return each.get() == slot; });
@@ -142,7 +149,7 @@ Task<void> TraySet::stop() {
 
 TraySlot* TraySet::find(const Uuid& id) {
     for (const auto& slot : slots_) {
-        if (slot->tray != nullptr && slot->tray->id() == id) return slot.get();
+        if (!id.is_zero() && slot->id == id) return slot.get();
     }
     return nullptr;
 }
@@ -154,10 +161,10 @@ TraySlot* TraySet::find_path(const std::string& path) {
     return nullptr;
 }
 
-std::vector<std::string> TraySet::paths() const {
-    std::vector<std::string> paths;
-    for (const auto& slot : slots_) paths.push_back(slot->path);
-    return paths;
+std::vector<TrayPlace> TraySet::places() const {
+    std::vector<TrayPlace> places;
+    for (const auto& slot : slots_) places.push_back({slot->path, slot->id});
+    return places;
 }
 
 }  // namespace pf::pfs

@@ -14,8 +14,15 @@
 
 namespace pf::pfs {
 
+// Where a tray was, for the next start. The id is zero if it was never mounted.
+struct TrayPlace {
+    std::string path;
+    Uuid id;
+};
+
 struct TraySlot {
     std::string path;
+    Uuid id;                           // known from its last mount even if it cannot be mounted
     std::unique_ptr<tray::Tray> tray;  // nullptr: could not be mounted, `problem` says why
     std::string problem;
 
@@ -38,7 +45,7 @@ class TraySet {
 
     void set_cluster(Uuid cluster) { mount_.cluster = cluster; }
     // Never fails as a whole: what went wrong is in the slot.
-    [[nodiscard]] runtime::Task<void> mount(std::string path);
+    [[nodiscard]] runtime::Task<void> mount(TrayPlace place);
     // Mounts the tray at the path; a blank disk is formatted first. Refuses what is mounted, in use
     // (busy), not blank, of another cluster (conflict) or damaged (corrupt) without `force`, and
     // what is too small.
@@ -49,7 +56,7 @@ class TraySet {
 
     [[nodiscard]] TraySlot* find(const Uuid& id);
     [[nodiscard]] const std::vector<std::unique_ptr<TraySlot>>& slots() const { return slots_; }
-    [[nodiscard]] std::vector<std::string> paths() const;
+    [[nodiscard]] std::vector<TrayPlace> places() const;
 
   private:
     [[nodiscard]] TraySlot* find_path(const std::string& path);

@@ -1,0 +1,220 @@
+#include "conductor/cluster.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "conductor/keys.hpp"
+
+namespace pf::conductor {
+
+using runtime::Task;
+
+uint32_t VolumeEntry::stored_shards() const {
+    if (pages.empty()) return 0;
+    const auto full = static_cast<uint32_t>(pages.size() - 1) * shards_per_page;
+    return full + static_cast<uint32_t>(pages.back().shards.shards_size());
+}
+
+v1::Shard& VolumeEntry::shard(uint32_t index) {
+    return *pages[index / shards_per_page].shards.mutable_shards(
+        static_cast<int>(index % shards_per_page));
+}
+const v1::Shard& VolumeEntry::shard(uint32_t index) const {
+    return pages[index / shards_per_page].shards.shards(static_cast<int>(index % shards_per_page));
+}
+
+std::set<std::string> VolumeEntry::tray_uuids() const {
+    std::set<std::string> out;
+    for (uint32_t i = 0; i < stored_shards(); ++i) {
+        for (const auto& replica : shard(i).in_sync()) out.insert(replica.tray_uuid());
+        for (const auto& replica : shard(i).recovering()) out.insert(replica.tray_uuid());
+    }
+    return out;
+}
+
+Result<std::shared_ptr<VolumeEntry>> Cluster::find_volume(std::string_view name) const {
+    const auto found = names.find(name);
+    if (found == names.end() || found->second == 0) {
+        return fail(Errc::not_found,
+                    fmt::format("volume '{}' does not exist: 'volume list' shows those that do",
+                                name));
+    }
+    return volumes.at(found->second);
+}
+
+const StoreEntry* Cluster::store_by_uuid(std::string_view uuid) const {
+    for (const auto& [id, store] : stores) {
+        if (store.record.uuid() == uuid) return &store;
+    }
+    return nullptr;
+}
+
+v1::Health Cluster::tray_health(const TrayEntry& tray) const {
+    if (tray.refused) return v1::HEALTH_ERROR;
+    const auto store = stores.find(tray.record.store_id());
+    if (store == stores.end() || !store->second.online) return v1::HEALTH_OFFLINE;
+    return tray.record.health();
+}
+
+v1::Health Cluster::volume_health(const VolumeEntry& volume) const {
+    // One replica for each shard so far: the volume is as well as the worst of its trays.
+    v1::Health worst = v1::HEALTH_OK;
+    for (const auto& uuid : volume.tray_uuids()) {
+        const auto tray = trays.find(uuid);
+        const auto health = tray == trays.end() ? v1::HEALTH_ERROR : tray_health(tray->second);
+        if (health == v1::HEALTH_OFFLINE) return health;
+        worst = std::max(worst, health);
+    }
+    return worst;
+}
+
+v1::Volume Cluster::show(const VolumeEntry& volume) const {
+    v1::Volume out = volume.record;
+    out.set_health(volume_health(volume));
+    out.set_open_handles(volume.open_handles);
+    return out;
+}
+
+v1::Tray Cluster::show(const TrayEntry& tray) const {
+    v1::Tray out = tray.record;
+    out.set_health(tray_health(tray));
+    return out;
+}
+
+v1::Store Cluster::show(const StoreEntry& store, runtime::Nanos now) const {
+    v1::Store out = store.record;
+    out.set_health(store.online ? v1::HEALTH_OK : v1::HEALTH_OFFLINE);
+    if (store.last_heartbeat != 0) {
+        out.set_last_heartbeat_ms((now - store.last_heartbeat) / runtime::milliseconds);
+    }
+    out.clear_trays();
+    for (const auto& [uuid, tray] : trays) {
+        if (tray.record.store_id() != store.record.id()) continue;
+        *out.add_trays() = show(tray);
+        if (store.online && tray_health(tray) != v1::HEALTH_OK) {
+            out.set_health(v1::HEALTH_DEGRADED);
+        }
+    }
+    return out;
+}
+
+void Cluster::count_replicas(const VolumeEntry& volume, uint32_t first_index, int direction) {
+    const auto count = [&](const v1::Replica& replica) {
+        const auto tray = trays.find(replica.tray_uuid());
+        if (tray == trays.end()) return;
+        tray->second.replicas += static_cast<uint32_t>(direction);
+    };
+    for (uint32_t i = first_index; i < volume.stored_shards(); ++i) {
+        for (const auto& replica : volume.shard(i).in_sync()) count(replica);
+        for (const auto& replica : volume.shard(i).recovering()) count(replica);
+    }
+}
+
+namespace {
+
+// A value that does not parse was not written by us: it is reported, never skipped.
+template <class Message>
+Result<Message> parse(const meta::Entry& entry) {
+    Message message;
+    if (message.ParseFromString(entry.value)) return message;
+    return fail(Errc::corrupt, fmt::format("the metadata of '{}' cannot be read", entry.key));
+}
+
+Task<Result<std::vector<meta::Entry>>> list_all(meta::Engine& engine, std::string prefix) {
+    std::vector<meta::Entry> out;
+    std::string after;
+    for (bool more = true; more;) {
+        auto page = co_await engine.list(prefix, after, engine.limits().max_list_entries);
+        if (!page) co_return std::unexpected<Error>(page.error());
+        more = page->more && !page->entries.empty();
+        for (auto& entry : page->entries) out.push_back(std::move(entry));
+        if (more) after = out.back().key;
+    }
+    co_return out;
+}
+
+Status take_volumes(Cluster& cluster, const std::vector<meta::Entry>& entries) {
+    for (const auto& entry : entries) {
+        PF_TRY_ASSIGN(auto record, parse<v1::Volume>(entry));
+        auto volume = std::make_shared<VolumeEntry>();
+        volume->version = entry.version;
+        const uint64_t id = record.id();
+        if (!record.deleting()) cluster.names.emplace(record.name(), id);
+        volume->record = std::move(record);
+        cluster.volumes.emplace(id, std::move(volume));
+    }
+    return {};
+}
+
+Status take_pages(Cluster& cluster, const std::vector<meta::Entry>& entries) {
+    for (const auto& entry : entries) {
+        PF_TRY_ASSIGN(auto shards, parse<v1::ShardPage>(entry));
+        const uint64_t id =
+            shards.shards_size() == 0 ? 0 : shards.shards(0).id() >> shard_index_bits;
+        const auto volume = cluster.volumes.find(id);
+        if (volume == cluster.volumes.end() ||
+            entry.key != keys::shard_page(id, volume->second->pages.size())) {
+            return fail(Errc::corrupt,
+                        fmt::format("the metadata has '{}' out of place", entry.key));
+        }
+        volume->second->pages.push_back({std::move(shards), entry.version});
+    }
+    return {};
+}
+
+Status take_stores(Cluster& cluster, const std::vector<meta::Entry>& entries) {
+    for (const auto& entry : entries) {
+        PF_TRY_ASSIGN(auto record, parse<v1::Store>(entry));
+        StoreEntry& store = cluster.stores[record.id()];
+        store.record = std::move(record);
+        store.version = entry.version;
+    }
+    return {};
+}
+
+Status take_trays(Cluster& cluster, const std::vector<meta::Entry>& entries) {
+    for (const auto& entry : entries) {
+        PF_TRY_ASSIGN(auto record, parse<v1::Tray>(entry));
+        TrayEntry& tray = cluster.trays[record.uuid()];
+        tray.record = std::move(record);
+        tray.version = entry.version;
+        tray.seen_incarnation = tray.record.incarnation();
+    }
+    return {};
+}
+
+Status take_tasks(Cluster& cluster, const std::vector<meta::Entry>& entries) {
+    for (const auto& entry : entries) {
+        PF_TRY_ASSIGN(auto task, parse<v1::Task>(entry));
+        const uint64_t id = task.volume_id();
+        cluster.tasks.insert_or_assign(id, std::move(task));
+    }
+    return {};
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<Cluster>>> load_cluster(meta::Engine& engine) {
+    auto cluster = std::make_unique<Cluster>();
+    const Result<meta::Entry> record = co_await engine.get(std::string(keys::cluster));
+    if (record) {
+        PF_CO_TRY_ASSIGN(cluster->record, parse<v1::Cluster>(*record));
+    } else if (record.error().code != Errc::not_found) {
+        co_return std::unexpected<Error>(record.error());
+    }
+    using Take = Status (*)(Cluster&, const std::vector<meta::Entry>&);
+    constexpr std::pair<std::string_view, Take> parts[] = {
+        {keys::volumes, &take_volumes}, {keys::shards, &take_pages},  {keys::stores, &take_stores},
+        {keys::trays, &take_trays},     {keys::tasks, &take_tasks},
+    };
+    for (const auto& [prefix, take] : parts) {
+        auto entries = co_await list_all(engine, std::string(prefix));
+        if (!entries) co_return std::unexpected<Error>(entries.error());
+        PF_CO_TRY(take(*cluster, *entries));
+    }
+    for (const auto& [id, volume] : cluster->volumes) cluster->count_replicas(*volume, 0, 1);
+    co_return cluster;
+}
+
+}  // namespace pf::conductor

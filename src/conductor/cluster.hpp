@@ -1,0 +1,96 @@
+// What the conductor knows: a write-through copy of the metadata engine plus what is only true now
+// (health, loads, open handles). Changed only by Core, on its reactor, after the engine has it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "meta/engine.hpp"
+#include "proto/control.pb.h"
+#include "proto/rpc.pb.h"
+#include "runtime/sync.hpp"
+
+namespace pf::conductor {
+
+namespace v1 = ::pureflash::v1;
+
+// Shard states of a volume live in pages, so that a 1 PiB volume of 16,384 shards is 128 keys and
+// every transaction stays within the engine's limits (R17).
+inline constexpr uint32_t shards_per_page = 128;
+inline constexpr uint32_t pages_per_transaction = 16;
+inline constexpr uint32_t max_shards_per_volume = 1u << 16;
+inline constexpr uint32_t shard_index_bits = 20;  // shard id = volume id << 20 | index
+static_assert(max_shards_per_volume <= (1u << shard_index_bits));
+
+struct Page {
+    v1::ShardPage shards;
+    meta::Version version = 0;
+};
+
+struct VolumeEntry {
+    v1::Volume record;  // as persisted; health and open_handles are filled in when shown
+    meta::Version version = 0;
+    std::vector<Page> pages;
+    uint32_t open_handles = 0;
+    // Held across the steps of anything that changes the volume.
+    runtime::Mutex mutex;
+
+    [[nodiscard]] uint32_t stored_shards() const;
+    [[nodiscard]] v1::Shard& shard(uint32_t index);
+    [[nodiscard]] const v1::Shard& shard(uint32_t index) const;
+    [[nodiscard]] std::set<std::string> tray_uuids() const;
+};
+
+struct TrayEntry {
+    v1::Tray record;
+    meta::Version version = 0;
+    bool refused = false;           // R16: what was reported last may not serve
+    uint64_t seen_incarnation = 0;  // reported last; persisted once its shards have new epochs
+    uint32_t replicas = 0;          // placed here
+};
+
+struct StoreEntry {
+    v1::Store record;
+    meta::Version version = 0;
+    bool online = false;
+    bool activated = false;     // its shards have their epochs
+    uint64_t registration = 0;  // counts; ends what was begun for an earlier one
+    runtime::Nanos last_heartbeat = 0;
+    std::vector<v1::VolumeLoad> loads;
+};
+
+struct Handle {
+    uint64_t volume_id = 0;
+    uint64_t session = 0;
+    uint64_t connection = 0;
+    bool read_only = false;
+    std::string client;
+};
+
+struct Cluster {
+    v1::Cluster record;
+    std::map<uint64_t, std::shared_ptr<VolumeEntry>> volumes;
+    std::map<std::string, uint64_t, std::less<>> names;  // 0: reserved while it is created
+    std::map<uint32_t, StoreEntry> stores;
+    std::map<std::string, TrayEntry, std::less<>> trays;
+    std::map<uint64_t, Handle> handles;
+    std::map<uint64_t, v1::Task> tasks;  // by volume
+
+    [[nodiscard]] Result<std::shared_ptr<VolumeEntry>> find_volume(std::string_view name) const;
+    [[nodiscard]] const StoreEntry* store_by_uuid(std::string_view uuid) const;
+    [[nodiscard]] v1::Health tray_health(const TrayEntry& tray) const;
+    [[nodiscard]] v1::Health volume_health(const VolumeEntry& volume) const;
+    // With health and open handles, as people see it.
+    [[nodiscard]] v1::Volume show(const VolumeEntry& volume) const;
+    [[nodiscard]] v1::Store show(const StoreEntry& store, runtime::Nanos now) const;
+    [[nodiscard]] v1::Tray show(const TrayEntry& tray) const;
+    void count_replicas(const VolumeEntry& volume, uint32_t first_index, int direction);
+};
+
+// Reads everything that was persisted.
+[[nodiscard]] runtime::Task<Result<std::unique_ptr<Cluster>>> load_cluster(meta::Engine& engine);
+
+}  // namespace pf::conductor

@@ -1,0 +1,90 @@
+// Opening volumes: sessions, handles that end with their connection, and writer tokens.
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+#include "conductor/core.hpp"
+#include "conductor/keys.hpp"
+
+namespace pf::conductor {
+
+using runtime::Task;
+
+Task<Result<v1::OpenVolumeReply>> Core::open_volume(v1::OpenVolumeRequest request,
+                                                    uint64_t connection) {
+    PF_CO_TRY(check_serving());
+    if (request.read_only() && request.exclusive()) {
+        co_return fail(Errc::invalid_argument, "a read-only open cannot be exclusive");
+    }
+    if (cluster_->handles.size() >= max_handles) {
+        co_return fail(Errc::resource_exhausted,
+                       fmt::format("{} volumes are open, which is the limit", max_handles));
+    }
+    PF_CO_TRY_ASSIGN(const Volume volume, cluster_->find_volume(request.name()));
+    v1::OpenVolumeReply reply;
+    if (!request.read_only()) {
+        // R8: a session is never given out twice, whatever crashes.
+        const Result<uint64_t> session = co_await next_number(sessions_);
+        if (!session) co_return std::unexpected<Error>(session.error());
+        reply.set_session(*session);
+    }
+    co_await volume->mutex.lock();
+    const Unlock unlock(volume->mutex);
+    if (volume->record.deleting()) {
+        co_return fail(Errc::not_found, fmt::format("volume '{}' was deleted", request.name()));
+    }
+    if (request.exclusive()) PF_CO_TRY(co_await take_writer_token(volume));
+
+    const uint64_t id = next_handle_++;
+    Handle handle;
+    handle.volume_id = volume->record.id();
+    handle.session = reply.session();
+    handle.connection = connection;
+    handle.read_only = request.read_only();
+    handle.client = request.client().substr(0, 256);
+    cluster_->handles.emplace(id, std::move(handle));
+    ++volume->open_handles;
+    ++counters_.volumes_opened;
+    reply.set_handle(id);
+    reply.set_writer_token(volume->record.writer_token());
+    *reply.mutable_volume() = cluster_->show(*volume);
+    co_return reply;
+}
+
+// R11: the new token is durable, and every store refuses the older ones, before anyone gets it.
+Task<Status> Core::take_writer_token(Volume volume) {
+    v1::Volume record = volume->record;
+    const uint64_t id = record.id();
+    record.set_writer_token(record.writer_token() + 1);
+    meta::Transaction transaction;
+    transaction.expect(keys::volume(id), volume->version)
+        .put(keys::volume(id), record.SerializeAsString());
+    const auto saved = co_await commit(std::move(transaction));
+    if (!saved) co_return std::unexpected<Error>(saved.error());
+    volume->version = *saved;
+    volume->record = std::move(record);
+    co_return co_await apply_shards(volume, 0, 0);
+}
+
+Status Core::close_volume(uint64_t handle, uint64_t connection) {
+    const auto found = cluster_->handles.find(handle);
+    if (found == cluster_->handles.end() || found->second.connection != connection) {
+        return fail(Errc::not_found, fmt::format("handle {} is not open here", handle));
+    }
+    const auto volume = cluster_->volumes.find(found->second.volume_id);
+    if (volume != cluster_->volumes.end()) --volume->second->open_handles;
+    cluster_->handles.erase(found);
+    return {};
+}
+
+void Core::close_connection(uint64_t connection) {
+    std::vector<uint64_t> ids;
+    for (const auto& [id, handle] : cluster_->handles) {
+        if (handle.connection == connection) ids.push_back(id);
+    }
+    for (const uint64_t id : ids) {
+        const Status closed = close_volume(id, connection);
+        PF_ASSERT(closed.has_value());
+    }
+}
+
+}  // namespace pf::conductor

@@ -1,0 +1,57 @@
+#include "conductor/placement.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace pf::conductor {
+
+Status check_replicas(const Cluster& cluster, uint32_t replicas) {
+    if (replicas == 0) return fail(Errc::invalid_argument, "replicas must be at least 1");
+    if (replicas > cluster.stores.size()) {
+        return fail(Errc::invalid_argument,
+                    fmt::format("{} replicas need {} stores, but the cluster has {}: add stores or "
+                                "ask for fewer replicas",
+                                replicas, replicas, cluster.stores.size()));
+    }
+    if (replicas > 1) {
+        return fail(Errc::unsupported,
+                    fmt::format("{} replicas: this version places 1 replica of each shard",
+                                replicas));
+    }
+    return {};
+}
+
+Placement::Placement(const Cluster& cluster) : store_count_(cluster.stores.size()) {
+    for (const auto& [uuid, tray] : cluster.trays) {
+        if (cluster.tray_health(tray) != v1::HEALTH_OK) continue;
+        candidates_.push_back({{uuid, tray.record.store_id()},
+                               static_cast<int64_t>(tray.record.free_bytes())});
+    }
+}
+
+Result<std::vector<TrayChoice>> Placement::choose(uint32_t replicas, uint64_t shard_bytes) {
+    std::vector<TrayChoice> chosen;
+    while (chosen.size() < replicas) {
+        Candidate* best = nullptr;
+        for (auto& candidate : candidates_) {
+            const bool taken = std::any_of(chosen.begin(), chosen.end(), [&](const auto& tray) {
+                return tray.store_id == candidate.tray.store_id;
+            });
+            if (taken) continue;
+            if (best == nullptr || candidate.room_bytes > best->room_bytes) best = &candidate;
+        }
+        if (best == nullptr) {
+            return fail(Errc::unavailable,
+                        fmt::format("no healthy tray for replica {} of {}: the cluster has {} "
+                                    "stores and {} healthy trays, see 'store list' and 'tray list'",
+                                    chosen.size() + 1, replicas, store_count_,
+                                    candidates_.size()));
+        }
+        best->room_bytes -= static_cast<int64_t>(shard_bytes);
+        chosen.push_back(best->tray);
+    }
+    return chosen;
+}
+
+}  // namespace pf::conductor

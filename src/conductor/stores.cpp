@@ -1,0 +1,378 @@
+// Stores and trays: registration, heartbeats, and giving a store that (re)started its epochs.
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+#include "base/uuid.hpp"
+#include "conductor/core.hpp"
+#include "conductor/keys.hpp"
+#include "runtime/network.hpp"
+
+namespace pf::conductor {
+
+using runtime::Task;
+
+namespace {
+
+// What is persisted of a store: what is only true now is left out.
+v1::Store persistent(const v1::Store& store, uint32_t id) {
+    v1::Store record;
+    record.set_id(id);
+    record.set_uuid(store.uuid());
+    record.set_data_address(store.data_address());
+    record.set_http_address(store.http_address());
+    record.set_version(store.version());
+    return record;
+}
+
+Status check_registration(const v1::RegisterStoreRequest& request, const v1::Cluster& cluster) {
+    if (!request.cluster_uuid().empty() && request.cluster_uuid() != cluster.uuid()) {
+        return fail(Errc::invalid_argument,
+                    fmt::format("the store belongs to cluster {}, this is cluster {}",
+                                request.cluster_uuid(), cluster.uuid()));
+    }
+    PF_TRY(Uuid::parse(request.store().uuid()));
+    PF_TRY(runtime::Address::parse(request.store().data_address()));
+    if (static_cast<uint32_t>(request.store().trays_size()) > max_trays_per_store) {
+        return fail(Errc::resource_exhausted,
+                    fmt::format("the store has {} trays: at most {} are taken",
+                                request.store().trays_size(), max_trays_per_store));
+    }
+    for (const auto& tray : request.store().trays()) PF_TRY(Uuid::parse(tray.uuid()));
+    return {};
+}
+
+}  // namespace
+
+Task<Result<v1::RegisterStoreReply>> Core::register_store(v1::RegisterStoreRequest request) {
+    PF_CO_TRY(check_serving());
+    PF_CO_TRY(check_registration(request, cluster_->record));
+    co_await registering_.lock();
+    const Unlock unlock(registering_);
+    const StoreEntry* known = cluster_->store_by_uuid(request.store().uuid());
+    uint32_t id = known == nullptr ? 0 : known->record.id();
+    if (request.store().id() != 0 && request.store().id() != id) {
+        co_return fail(Errc::invalid_argument,
+                       fmt::format("store {} calls itself {}: its identity file is another's",
+                                   request.store().uuid(), request.store().id()));
+    }
+    if (id == 0) {
+        if (cluster_->stores.size() >= max_stores) {
+            co_return fail(Errc::resource_exhausted,
+                           fmt::format("the cluster has its {} stores", max_stores));
+        }
+        const Result<uint64_t> number = co_await next_number(store_ids_);
+        if (!number) co_return std::unexpected<Error>(number.error());
+        id = static_cast<uint32_t>(*number);
+    }
+    PF_CO_TRY(co_await save_store(id, request));
+    for (auto& [uuid, tray] : cluster_->trays) {
+        if (tray.record.store_id() == id) tray.record.set_health(v1::HEALTH_OFFLINE);
+    }
+    for (const auto& report : request.store().trays()) take_tray_report(id, report);
+
+    StoreEntry& store = cluster_->stores.at(id);
+    store.online = true;
+    store.activated = false;
+    store.last_heartbeat = reactor_.now();
+    store.loads.clear();
+    ++store.registration;
+    ++counters_.registrations;
+    log_info("store {} registered: {}, {} trays", id, store.record.data_address(),
+             request.store().trays_size());
+    run_in_background(activate_store(id, store.registration));
+
+    v1::RegisterStoreReply reply;
+    reply.set_store_id(id);
+    reply.set_cluster_uuid(cluster_->record.uuid());
+    reply.set_heartbeat_ms(
+        static_cast<uint32_t>(options_.heartbeat_interval / runtime::milliseconds));
+    co_return reply;
+}
+
+Task<Status> Core::save_store(uint32_t store_id, v1::RegisterStoreRequest request) {
+    v1::Store record = persistent(request.store(), store_id);
+    const auto present = cluster_->stores.find(store_id);
+    const meta::Version version = present == cluster_->stores.end() ? 0 : present->second.version;
+    const std::string value = record.SerializeAsString();
+    if (version == 0 || value != present->second.record.SerializeAsString()) {
+        meta::Transaction transaction;
+        transaction.expect(keys::store(store_id), version).put(keys::store(store_id), value);
+        const auto saved = co_await commit(std::move(transaction));
+        if (!saved) co_return std::unexpected<Error>(saved.error());
+        StoreEntry& store = cluster_->stores[store_id];
+        store.record = std::move(record);
+        store.version = *saved;
+    }
+    for (const auto& tray : request.store().trays()) {
+        const auto known = cluster_->trays.find(tray.uuid());
+        if (known != cluster_->trays.end() &&
+            (known->second.record.store_id() == store_id || known->second.replicas > 0)) {
+            continue;
+        }
+        v1::Tray fresh = tray;
+        fresh.set_store_id(store_id);
+        PF_CO_TRY(co_await save_tray(std::move(fresh)));
+    }
+    co_return Status{};
+}
+
+Task<Status> Core::save_tray(v1::Tray record) {
+    const std::string key = keys::tray(record.uuid());
+    const auto known = cluster_->trays.find(record.uuid());
+    meta::Transaction transaction;
+    transaction.expect(key, known == cluster_->trays.end() ? 0 : known->second.version)
+        .put(key, record.SerializeAsString());
+    const auto saved = co_await commit(std::move(transaction));
+    if (!saved) co_return std::unexpected<Error>(saved.error());
+    TrayEntry& tray = cluster_->trays[record.uuid()];
+    tray.version = *saved;
+    tray.seen_incarnation = std::max(tray.seen_incarnation, record.incarnation());
+    tray.record = std::move(record);
+    co_return Status{};
+}
+
+void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
+    const auto found = cluster_->trays.find(report.uuid());
+    if (found == cluster_->trays.end()) return;  // added by hand: known after the next registration
+    TrayEntry& tray = found->second;
+    const auto refuse = [&](std::string why) {
+        if (!tray.refused) log_error("tray {} is refused: {}", report.uuid(), why);
+        tray.refused = true;
+        tray.record.set_message(std::move(why));
+    };
+    if (tray.record.store_id() != store_id) {
+        return refuse(fmt::format("store {} reports it, but its replicas belong to store {}",
+                                  store_id, tray.record.store_id()));
+    }
+    // R16: an older incarnation is an old disk or a restored image; it never serves.
+    if (report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
+        return refuse(fmt::format("it came back with incarnation {} after {}: an old disk or a "
+                                  "restored image",
+                                  report.incarnation(), tray.seen_incarnation));
+    }
+    const uint64_t incarnation = tray.record.incarnation();
+    tray.refused = false;
+    tray.seen_incarnation = report.incarnation();
+    tray.record = report;
+    tray.record.set_store_id(store_id);
+    tray.record.set_incarnation(incarnation);  // until activation has persisted the new one
+    if (tray.record.health() == v1::HEALTH_UNSPECIFIED) tray.record.set_health(v1::HEALTH_OK);
+}
+
+Result<v1::HeartbeatReply> Core::heartbeat(const v1::HeartbeatRequest& request) {
+    PF_TRY(check_serving());
+    v1::HeartbeatReply reply;
+    const auto found = cluster_->stores.find(request.store_id());
+    if (found == cluster_->stores.end() || !found->second.online) {
+        reply.set_register_again(!request.stopping());
+        return reply;
+    }
+    if (static_cast<uint32_t>(request.trays_size()) > max_trays_per_store ||
+        static_cast<uint32_t>(request.loads_size()) > max_loads_per_heartbeat) {
+        return fail(Errc::resource_exhausted, "too many trays or loads in one heartbeat");
+    }
+    ++counters_.heartbeats;
+    StoreEntry& store = found->second;
+    store.last_heartbeat = reactor_.now();
+    bool remounted = false;
+    for (const auto& report : request.trays()) {
+        const auto tray = cluster_->trays.find(report.uuid());
+        if (tray == cluster_->trays.end()) {
+            reply.set_register_again(true);
+            continue;
+        }
+        remounted |= report.incarnation() > tray->second.seen_incarnation;
+        take_tray_report(request.store_id(), report);
+    }
+    store.loads.assign(request.loads().begin(), request.loads().end());
+    if (request.stopping()) {
+        log_info("store {} is stopping", request.store_id());
+        store.online = false;
+        store.activated = false;
+        ++store.registration;
+    } else if (remounted) {
+        store.activated = false;
+        ++store.registration;
+        run_in_background(activate_store(request.store_id(), store.registration));
+    }
+    return reply;
+}
+
+// Offline is a matter of monotonic time only: so many heartbeats were missed.
+Task<void> Core::watch_heartbeats() {
+    for (;;) {
+        const bool go_on = co_await pause(options_.heartbeat_interval);
+        if (!go_on) co_return;
+        const runtime::Nanos patience = options_.heartbeat_interval * options_.heartbeats_missed;
+        for (auto& [id, store] : cluster_->stores) {
+            if (!store.online || reactor_.now() - store.last_heartbeat <= patience) continue;
+            log_warning("store {} is offline: {} heartbeats missed", id,
+                        options_.heartbeats_missed);
+            store.online = false;
+            store.activated = false;
+            ++store.registration;
+        }
+    }
+}
+
+bool Core::still_registered(uint32_t store_id, uint64_t registration) const {
+    const auto store = cluster_->stores.find(store_id);
+    return !stopping_ && store != cluster_->stores.end() && store->second.online &&
+           store->second.registration == registration;
+}
+
+// R1: a store that restarted has no role until its shards get new epochs. Retried while the store
+// stays registered; a later registration begins anew.
+Task<void> Core::activate_store(uint32_t store_id, uint64_t registration) {
+    while (still_registered(store_id, registration)) {
+        const Status activated = co_await activate_once(store_id);
+        if (!still_registered(store_id, registration)) co_return;
+        if (activated) {
+            cluster_->stores.at(store_id).activated = true;
+            log_info("store {} is active", store_id);
+            co_return;
+        }
+        log_warning("store {} is not active yet: {}", store_id, activated.error().text());
+        const bool go_on = co_await pause(options_.retry_interval);
+        if (!go_on) co_return;
+    }
+}
+
+Task<Status> Core::activate_once(uint32_t store_id) {
+    std::map<std::string, uint64_t> incarnations;
+    for (const auto& [uuid, tray] : cluster_->trays) {
+        if (tray.record.store_id() != store_id || tray.refused) continue;
+        incarnations.emplace(uuid, tray.seen_incarnation);
+    }
+    std::vector<Volume> volumes;
+    for (const auto& [id, volume] : cluster_->volumes) volumes.push_back(volume);
+    for (const auto& volume : volumes) PF_CO_TRY(co_await activate_volume(volume, store_id));
+    // After the epochs: if we crash in between, the epochs are raised once more, which is harmless.
+    for (const auto& [uuid, incarnation] : incarnations) {
+        const auto tray = cluster_->trays.find(uuid);
+        if (tray == cluster_->trays.end()) continue;
+        if (tray->second.record.incarnation() == incarnation) continue;
+        v1::Tray record = tray->second.record;
+        record.set_incarnation(incarnation);
+        PF_CO_TRY(co_await save_tray(std::move(record)));
+    }
+    co_return Status{};
+}
+
+Task<Status> Core::activate_volume(Volume volume, uint32_t store_id) {
+    co_await volume->mutex.lock();
+    const Unlock unlock(volume->mutex);
+    if (volume->record.deleting()) co_return Status{};
+    bool raised = false;
+    for (uint32_t index = 0; index < volume->stored_shards(); ++index) {
+        v1::Shard& shard = volume->shard(index);
+        for (const auto& replica : shard.in_sync()) {
+            if (replica.store_id() != store_id) continue;
+            const auto tray = cluster_->trays.find(replica.tray_uuid());
+            if (tray == cluster_->trays.end() || tray->second.refused) continue;
+            if (tray->second.seen_incarnation == tray->second.record.incarnation()) continue;
+            shard.set_epoch(shard.epoch() + 1);
+            raised = true;
+            break;
+        }
+    }
+    if (raised) PF_CO_TRY(co_await save_pages(volume, 0));
+    co_return co_await apply_shards(volume, 0, store_id);
+}
+
+std::vector<v1::Store> Core::list_stores() const {
+    std::vector<v1::Store> out;
+    for (const auto& [id, store] : cluster_->stores) {
+        out.push_back(cluster_->show(store, reactor_.now()));
+    }
+    return out;
+}
+
+Result<v1::Store> Core::show_store(uint32_t id) const {
+    const auto store = cluster_->stores.find(id);
+    if (store == cluster_->stores.end()) {
+        return fail(Errc::not_found,
+                    fmt::format("store {} does not exist: 'store list' shows those that do", id));
+    }
+    return cluster_->show(store->second, reactor_.now());
+}
+
+std::vector<v1::Tray> Core::list_trays() const {
+    std::vector<v1::Tray> out;
+    for (const auto& [uuid, tray] : cluster_->trays) out.push_back(cluster_->show(tray));
+    return out;
+}
+
+Task<Result<v1::Tray>> Core::add_tray(uint32_t store_id, v1::AddTrayRequest request) {
+    PF_CO_TRY(check_serving());
+    if (request.path().empty() || request.path().front() != '/') {
+        co_return fail(Errc::invalid_argument,
+                       fmt::format("tray path '{}' is not an absolute path of a device or file",
+                                   request.path()));
+    }
+    if (store_id == 0) {
+        if (cluster_->stores.size() != 1) {
+            co_return fail(Errc::invalid_argument,
+                           fmt::format("the cluster has {} stores: say which with --store",
+                                       cluster_->stores.size()));
+        }
+        store_id = cluster_->stores.begin()->first;
+    }
+    request.set_cluster_uuid(cluster_->record.uuid());
+    v1::RpcRequest rpc;
+    *rpc.mutable_add_tray() = std::move(request);
+    const auto reply = co_await call_store(store_id, std::move(rpc));
+    if (!reply) co_return std::unexpected<Error>(reply.error());
+    v1::Tray record = reply->tray();
+    PF_CO_TRY(Uuid::parse(record.uuid()));
+    record.set_store_id(store_id);
+    if (record.health() == v1::HEALTH_UNSPECIFIED) record.set_health(v1::HEALTH_OK);
+    const auto known = cluster_->trays.find(record.uuid());
+    if (known != cluster_->trays.end()) {
+        // A tray that was here before: its shards get their epochs as after any mount.
+        take_tray_report(store_id, record);
+        StoreEntry& store = cluster_->stores.at(store_id);
+        ++store.registration;
+        run_in_background(activate_store(store_id, store.registration));
+        co_return cluster_->show(cluster_->trays.at(record.uuid()));
+    }
+    const std::string uuid = record.uuid();
+    PF_CO_TRY(co_await save_tray(std::move(record)));
+    log_info("tray {} added to store {}", uuid, store_id);
+    co_return cluster_->show(cluster_->trays.at(uuid));
+}
+
+Task<Status> Core::remove_tray(v1::RemoveTrayRequest request) {
+    PF_CO_TRY(check_serving());
+    const auto found = cluster_->trays.find(request.tray_uuid());
+    if (found == cluster_->trays.end()) {
+        co_return fail(Errc::not_found,
+                       fmt::format("tray '{}' does not exist: 'tray list' shows those that do",
+                                   request.tray_uuid()));
+    }
+    const uint32_t store_id = found->second.record.store_id();
+    if (found->second.replicas > 0 && !request.force()) {
+        co_return fail(Errc::busy,
+                       fmt::format("tray {} holds {} shards, whose data would be lost: delete "
+                                   "their volumes first, or use --force",
+                                   request.tray_uuid(), found->second.replicas));
+    }
+    const std::string uuid = request.tray_uuid();
+    const bool force = request.force();
+    v1::RpcRequest rpc;
+    *rpc.mutable_remove_tray() = std::move(request);
+    const auto reply = co_await call_store(store_id, std::move(rpc));
+    // A store that will never come back must not keep its trays listed for ever.
+    if (!reply && reply.error().code != Errc::not_found && !force) {
+        co_return std::unexpected<Error>(reply.error());
+    }
+    meta::Transaction transaction;
+    transaction.remove(keys::tray(uuid));
+    const auto removed = co_await commit(std::move(transaction));
+    if (!removed) co_return std::unexpected<Error>(removed.error());
+    cluster_->trays.erase(uuid);
+    log_info("tray {} removed from store {}", uuid, store_id);
+    co_return Status{};
+}
+
+}  // namespace pf::conductor

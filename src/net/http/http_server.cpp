@@ -1,0 +1,274 @@
+#include "net/http/http_server.hpp"
+
+#include <fmt/format.h>
+#include <httplib.h>
+
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <nlohmann/json.hpp>
+#include <thread>
+
+#include "base/assert.hpp"
+#include "base/log.hpp"
+
+namespace pf::net {
+
+namespace {
+
+constexpr size_t max_path_bytes = 1024;
+
+// Threads with a bounded queue: when it is full the accepting thread waits, and the kernel's backlog
+// bounds the rest.
+class BoundedPool : public httplib::TaskQueue {
+  public:
+    BoundedPool(unsigned threads, size_t max_waiting) : max_waiting_(max_waiting) {
+        for (unsigned i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
+    }
+    void enqueue(std::function<void()> job) override {
+        std::unique_lock lock(mutex_);
+        room_.wait(lock, [this] { return jobs_.size() < max_waiting_ || stopping_; });
+        jobs_.push_back(std::move(job));
+        work_.notify_one();
+    }
+    void shutdown() override {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        work_.notify_all();
+        room_.notify_all();
+        for (auto& thread : threads_) thread.join();
+        threads_.clear();
+    }
+
+  private:
+    void run() {
+        for (;;) {
+            std::function<void()> job;
+            {
+                std::unique_lock lock(mutex_);
+                work_.wait(lock, [this] { return stopping_ || !jobs_.empty(); });
+                if (jobs_.empty()) return;
+                job = std::move(jobs_.front());
+                jobs_.pop_front();
+            }
+            room_.notify_one();
+            job();
+        }
+    }
+
+    size_t max_waiting_;
+    std::mutex mutex_;
+    std::condition_variable work_;
+    std::condition_variable room_;
+    std::deque<std::function<void()>> jobs_;
+    bool stopping_ = false;
+    std::vector<std::thread> threads_;
+};
+
+bool is_loopback(const std::string& host) {
+    return host == "localhost" || host == "::1" || host.starts_with("127.");
+}
+
+std::vector<std::string> split_path(std::string_view path) {
+    std::vector<std::string> out;
+    size_t begin = 1;
+    while (begin <= path.size()) {
+        const size_t slash = std::min(path.find('/', begin), path.size());
+        out.emplace_back(path.substr(begin, slash - begin));
+        begin = slash + 1;
+    }
+    return out;
+}
+
+// Fills the parameters if the path fits the pattern.
+bool match(const std::string& pattern, const std::vector<std::string>& path,
+           std::map<std::string, std::string>& parameters) {
+    const auto parts = split_path(pattern);
+    if (parts.size() != path.size()) return false;
+    std::map<std::string, std::string> found;
+    for (size_t i = 0; i < parts.size(); ++i) {
+        const bool parameter = parts[i].starts_with('{') && parts[i].ends_with('}');
+        if (parameter && !path[i].empty()) {
+            found.emplace(parts[i].substr(1, parts[i].size() - 2), path[i]);
+        } else if (parts[i] != path[i]) {
+            return false;
+        }
+    }
+    parameters = std::move(found);
+    return true;
+}
+
+class Server final : public HttpServer {
+  public:
+    explicit Server(HttpOptions options) : options_(std::move(options)) {
+        server_.new_task_queue = [this] {
+            return new BoundedPool(options_.threads, options_.max_waiting);
+        };
+        const auto timeout = static_cast<time_t>(options_.io_timeout_s);
+        server_.set_read_timeout(timeout);
+        server_.set_write_timeout(timeout);
+        server_.set_keep_alive_timeout(1);
+        server_.set_payload_max_length(options_.max_body_bytes);
+        server_.set_tcp_nodelay(true);
+        // Without address reuse of several sockets, so that a second server is told.
+        server_.set_socket_options([](int fd) {
+            const int on = 1;
+            setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        });
+        const auto handler = [this](const httplib::Request& from, httplib::Response& to) {
+            answer(from, to);
+        };
+        const httplib::Server::Handler any = handler;
+        const std::string all = "[\\s\\S]*";
+        server_.Get(all, any).Post(all, any).Put(all, any).Patch(all, any);
+        server_.Delete(all, any).Options(all, any);
+        // Matching recurses once for each character of the path.
+        server_.set_pre_routing_handler([](const httplib::Request& from, httplib::Response& to) {
+            if (from.path.size() <= max_path_bytes) return httplib::Server::HandlerResponse::Unhandled;
+            to.status = 414;
+            return httplib::Server::HandlerResponse::Handled;
+        });
+        // What httplib refuses by itself gets our form of error too.
+        server_.set_error_handler([](const httplib::Request&, httplib::Response& to) {
+            if (!to.body.empty()) return;
+            const bool large = to.status == 413;
+            const auto error = http_error(to.status, large ? "resource_exhausted" : "protocol",
+                                          large ? "the request is too large"
+                                                : "the request is not valid HTTP/1.1");
+            to.set_content(error.body, error.content_type.c_str());
+        });
+    }
+    ~Server() override { stop(); }
+
+    Status bind() {
+        const auto& address = options_.listen;
+        local_ = address;
+        if (address.port == 0) {
+            const int port = server_.bind_to_any_port(address.host.c_str());
+            if (port > 0) {
+                local_.port = static_cast<uint16_t>(port);
+                return {};
+            }
+        } else if (server_.bind_to_port(address.host.c_str(), address.port)) {
+            return {};
+        }
+        return fail(Errc::busy, fmt::format("cannot listen on {} for HTTP: is the address of this "
+                                            "host, and the port free?",
+                                            address.text()));
+    }
+
+    void route(std::string method, std::string pattern, Handler handler) override {
+        PF_ASSERT(!thread_.joinable());
+        routes_.push_back({std::move(method), std::move(pattern), std::move(handler)});
+    }
+    void start() override {
+        thread_ = std::thread([this] { server_.listen_after_bind(); });
+        // listen_after_bind cannot fail before it runs; the bound guards against one that does.
+        for (int i = 0; i < 1000 && !server_.is_running(); ++i) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+    }
+    void stop() override {
+        if (!thread_.joinable()) return;
+        server_.stop();
+        thread_.join();
+    }
+    const runtime::Address& local() const override { return local_; }
+    const std::vector<Route>& routes() const override { return routes_; }
+
+  private:
+    void answer(const httplib::Request& from, httplib::Response& to) {
+        HttpRequest request;
+        request.method = from.method == "HEAD" ? "GET" : from.method;
+        request.path = from.path;
+        request.body = from.body;
+        for (const auto& [key, value] : from.params) request.query.emplace(key, value);
+        const HttpResponse response = dispatch(request, to);
+        to.status = response.status;
+        to.set_content(response.body, response.content_type.c_str());
+    }
+
+    HttpResponse dispatch(HttpRequest& request, httplib::Response& to) {
+        const auto path = split_path(request.path);
+        std::string allowed;
+        for (const auto& route : routes_) {
+            if (!match(route.pattern, path, request.parameters)) continue;
+            if (route.method == request.method) return route.handler(request);
+            allowed += (allowed.empty() ? "" : ", ") + route.method;
+        }
+        if (allowed.empty()) {
+            return http_error(404, "not_found", fmt::format("no such path: {}", request.path));
+        }
+        to.set_header("Allow", allowed);
+        return http_error(405, "unsupported",
+                          fmt::format("{} is not for {}: use {}", request.method, request.path,
+                                      allowed));
+    }
+
+    HttpOptions options_;
+    httplib::Server server_;
+    runtime::Address local_;
+    std::vector<Route> routes_;
+    std::thread thread_;
+};
+
+struct Mapping {
+    Errc code;
+    int status;
+    std::string_view name;
+};
+constexpr Mapping mappings[] = {
+    {Errc::invalid_argument, 400, "invalid_argument"},
+    {Errc::not_found, 404, "not_found"},
+    {Errc::already_exists, 409, "already_exists"},
+    {Errc::out_of_range, 400, "out_of_range"},
+    {Errc::no_space, 507, "no_space"},
+    {Errc::io_error, 500, "io_error"},
+    {Errc::corrupt, 500, "corrupt"},
+    {Errc::busy, 409, "busy"},
+    {Errc::timed_out, 504, "timed_out"},
+    {Errc::cancelled, 503, "cancelled"},
+    {Errc::disconnected, 503, "disconnected"},
+    {Errc::protocol, 400, "protocol"},
+    {Errc::unsupported, 422, "unsupported"},
+    {Errc::unsupported_version, 422, "unsupported_version"},
+    {Errc::resource_exhausted, 429, "resource_exhausted"},
+    {Errc::conflict, 409, "conflict"},
+    {Errc::unavailable, 503, "unavailable"},
+};
+
+}  // namespace
+
+HttpResponse http_error(int status, std::string_view code, std::string_view message) {
+    nlohmann::json json;
+    json["code"] = code;
+    json["message"] = message;
+    // Messages may quote what a peer sent: bytes that are no UTF-8 are replaced.
+    return {status, "application/problem+json",
+            json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)};
+}
+
+HttpResponse http_error(const Error& error) {
+    const std::string message =
+        error.message.empty() ? std::string(describe(error.code)) : error.message;
+    for (const auto& mapping : mappings) {
+        if (mapping.code == error.code) return http_error(mapping.status, mapping.name, message);
+    }
+    return http_error(500, "internal", error.text());
+}
+
+Result<std::unique_ptr<HttpServer>> HttpServer::create(HttpOptions options) {
+    if (!options.insecure_listen && !is_loopback(options.listen.host)) {
+        return fail(Errc::invalid_argument,
+                    fmt::format("HTTP address {} is not loopback, and there is no authentication "
+                                "yet: use 127.0.0.1, or --insecure-listen if the network is trusted",
+                                options.listen.text()));
+    }
+    auto server = std::make_unique<Server>(std::move(options));
+    PF_TRY(server->bind());
+    return server;
+}
+
+}  // namespace pf::net

@@ -1,0 +1,123 @@
+// pfs: the store daemon. Options come from a TOML file and from flags of the same names.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cstdio>
+
+#include "base/config.hpp"
+#include "base/log.hpp"
+#include "base/ports.hpp"
+#include "tools/daemon.hpp"
+#include "tools/store_http.hpp"
+#include "tools/store_process.hpp"
+
+namespace {
+
+using namespace pf;
+
+constexpr std::array config_keys = {
+    ConfigKey{"store.data", ConfigType::text, "/var/lib/pureflash/store",
+              "Folder with the store's identity and its list of trays."},
+    ConfigKey{"store.listen", ConfigType::text, "127.0.0.1:49162", "Data port."},
+    ConfigKey{"store.http", ConfigType::text, "127.0.0.1:49181", "Metrics and health port."},
+    ConfigKey{"store.advertise", ConfigType::text, "",
+              "Address of the data port that clients are told; empty: what is listened on."},
+    ConfigKey{"store.conductor", ConfigType::text, "127.0.0.1:49182",
+              "RPC address of the conductor."},
+    ConfigKey{"store.trays", ConfigType::list, "",
+              "Devices or files that hold trays of this store, besides those added later."},
+    ConfigKey{"store.reactors", ConfigType::integer, "1", "Threads that serve I/O; 1 for now."},
+    ConfigKey{"store.buffers", ConfigType::size, "128M", "Memory for I/O in flight."},
+    ConfigKey{"store.tray_cache", ConfigType::size, "64M",
+              "Memory per tray for tables of older generations."},
+    ConfigKey{"store.discard", ConfigType::boolean, "false", "Trim freed blocks on the devices."},
+    ConfigKey{"store.slow_io", ConfigType::duration, "2s", "I/O slower than this is logged."},
+    ConfigKey{"store.insecure_listen", ConfigType::boolean, "false",
+              "Allow addresses other than loopback, without authentication."},
+    ConfigKey{"log.level", ConfigType::text, "info", "debug, info, warning, error or off."},
+};
+
+Status run(const Config& config) {
+    PF_TRY_ASSIGN(const LogLevel level, parse_log_level(config.text("log.level")));
+    set_log_level(level);
+    PF_TRY_ASSIGN(const runtime::Address listen,
+                  runtime::Address::parse(config.text("store.listen")));
+    PF_TRY_ASSIGN(const runtime::Address http, runtime::Address::parse(config.text("store.http")));
+    PF_TRY_ASSIGN(const runtime::Address conductor,
+                  runtime::Address::parse(config.text("store.conductor")));
+    const bool insecure = config.boolean("store.insecure_listen");
+    PF_TRY(tools::check_listen(listen.host, insecure));
+    PF_TRY(tools::check_listen(http.host, insecure));
+    if (config.integer("store.reactors") != 1) {
+        return fail(Errc::unsupported, fmt::format("store.reactors = {}: only 1 is offered so far; "
+                                                   "run one pfs per core instead",
+                                                   config.integer("store.reactors")));
+    }
+    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(config.text("store.data")));
+    runtime::UringOptions reactor;
+    reactor.seed = tools::random_seed();
+    reactor.buffer_arena_bytes = config.size_bytes("store.buffers");
+    PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
+                  runtime::ReactorGroup::start(1, reactor));
+
+    pfs::StoreOptions options;
+    for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
+    options.listen = listen;
+    options.data_address = config.text("store.advertise");
+    options.http_address = http.text();
+    options.conductor = conductor;
+    options.version = PUREFLASH_VERSION;
+    options.slow_io = config.duration_ns("store.slow_io");
+    options.tray_cache_bytes = config.size_bytes("store.tray_cache");
+    options.discard = config.boolean("store.discard");
+    PF_TRY_ASSIGN(std::unique_ptr<tools::StoreProcess> store,
+                  tools::StoreProcess::start(*group, 0, dir, options));
+    PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,
+                  tools::StoreHttp::start(http, insecure, *store));
+    store->join();
+    log_info("pfs serves on {}", store->address());
+    tools::wait_for_stop();
+    log_info("stopping");
+    tools::limit_stop_time(20);
+    pages.reset();
+    store->stop();
+    return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("The PureFlash store daemon");
+    std::string file;
+    std::vector<std::string> settings;
+    bool print_keys = false;
+    app.set_version_flag("--version", PUREFLASH_VERSION);
+    app.add_option("--config", file, "TOML file")->check(CLI::ExistingFile);
+    app.add_option("--set", settings, "section.key=value, stronger than the file");
+    app.add_flag("--print-config-keys", print_keys, "List every key as Markdown, and end");
+    CLI11_PARSE(app, argc, argv);
+
+    pf::Config config(config_keys);
+    if (print_keys) {
+        std::fputs(config.markdown().c_str(), stdout);
+        return 0;
+    }
+    pf::tools::block_stop_signals();
+    pf::Status status;
+    if (!file.empty()) status = config.load_file(file);
+    for (const std::string& setting : settings) {
+        const size_t equals = setting.find('=');
+        if (!status) break;
+        if (equals == std::string::npos) {
+            status = pf::fail(pf::Errc::invalid_argument,
+                              "--set takes section.key=value, not '" + setting + "'");
+        } else {
+            status = config.set(setting.substr(0, equals), setting.substr(equals + 1));
+        }
+    }
+    if (status) status = run(config);
+    if (status) return 0;
+    fmt::print(stderr, "pfs: {}\n", status.error().text());
+    return 1;
+}

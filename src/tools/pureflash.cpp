@@ -1,0 +1,191 @@
+// pureflash serve: a one-node cluster in one process. The conductor has one reactor, the store
+// another; everything that lasts is in one folder.
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <filesystem>
+
+#include "base/log.hpp"
+#include "base/ports.hpp"
+#include "conductor/conductor.hpp"
+#include "tools/daemon.hpp"
+#include "tools/store_http.hpp"
+#include "tools/store_process.hpp"
+
+namespace {
+
+using namespace pf;
+
+struct ServeOptions {
+    std::string data;
+    uint32_t trays = 0;  // 0: one, if the folder knows of none
+    std::string tray_size = "20G";
+    std::vector<std::string> tray_paths;
+    std::string host = "127.0.0.1";
+    uint16_t port_base = default_port_base;
+    bool insecure_listen = false;
+    std::string log_level = "warning";
+
+    [[nodiscard]] runtime::Address address(uint16_t offset) const {
+        return {host, static_cast<uint16_t>(port_base + offset)};
+    }
+};
+
+constexpr size_t control_reactor = 0;
+constexpr size_t data_reactor = 1;
+constexpr uint32_t max_serve_trays = 64;
+constexpr unsigned stop_limit_seconds = 20;
+constexpr unsigned start_limit_seconds = 120;
+
+Status check(const ServeOptions& options) {
+    PF_TRY(tools::check_listen(options.host, options.insecure_listen));
+    if (options.trays > max_serve_trays) {
+        return fail(Errc::invalid_argument,
+                    fmt::format("--trays {}: at most {}", options.trays, max_serve_trays));
+    }
+    if (options.port_base == 0 || options.port_base > UINT16_MAX - conductor_rpc_port_offset) {
+        return fail(Errc::invalid_argument,
+                    fmt::format("--port-base {}: from 1 to {}", options.port_base,
+                                UINT16_MAX - conductor_rpc_port_offset));
+    }
+    return {};
+}
+
+// The conductor on its reactor, driven from main.
+class ConductorProcess {
+  public:
+    explicit ConductorProcess(runtime::ReactorGroup& group) : group_(group) {}
+    ConductorProcess(const ConductorProcess&) = delete;
+    ConductorProcess& operator=(const ConductorProcess&) = delete;
+    ~ConductorProcess() { stop(); }
+
+    Status start(const conductor::ConductorOptions& options) {
+        auto created = group_.call(control_reactor, [&] {
+            return conductor::Conductor::create(group_.reactor(control_reactor), options);
+        });
+        if (!created) return std::unexpected<Error>(created.error());
+        conductor_ = std::move(*created);
+        const Status started = group_.call(control_reactor, [&] { return conductor_->start(); });
+        return started;
+    }
+    Result<Uuid> cluster() {
+        const std::string text = group_.call(control_reactor, [&] {
+            return std::string(conductor_->core().cluster().record.uuid());
+        });
+        return Uuid::parse(text);
+    }
+    void stop() {
+        if (!conductor_) return;
+        group_.call(control_reactor, [&] { return conductor_->stop(); });
+        group_.call(control_reactor, [&] { conductor_.reset(); });
+    }
+
+  private:
+    runtime::ReactorGroup& group_;
+    std::unique_ptr<conductor::Conductor> conductor_;
+};
+
+// The trays that this start asks for and the folder does not know yet.
+Status add_trays(const ServeOptions& options, const tools::DataDir& dir, tools::StoreProcess& store,
+                 bool has_trays) {
+    PF_TRY_ASSIGN(const uint64_t tray_bytes, parse_size(options.tray_size));
+    uint32_t files = options.trays;
+    if (files == 0 && options.tray_paths.empty() && !has_trays) files = 1;
+    for (uint32_t i = 0; i < files; ++i) {
+        const std::string path = dir.file(fmt::format("tray{}.img", i));
+        if (!store.has_tray(path))
+            PF_TRY(store.add_tray(path, round_down(tray_bytes, block_bytes)));
+    }
+    for (const std::string& given : options.tray_paths) {
+        const std::string path = std::filesystem::absolute(given).lexically_normal().string();
+        if (!store.has_tray(path))
+            PF_TRY(store.add_tray(path, round_down(tray_bytes, block_bytes)));
+    }
+    return {};
+}
+
+pfs::StoreOptions store_options(const ServeOptions& options, const Uuid& cluster) {
+    pfs::StoreOptions store;
+    store.cluster = cluster;
+    store.listen = options.address(store_tcp_port_offset);
+    store.http_address = options.address(store_http_port_offset).text();
+    store.conductor = options.address(conductor_rpc_port_offset);
+    store.version = PUREFLASH_VERSION;
+    return store;
+}
+
+Status serve(const ServeOptions& options) {
+    PF_TRY(check(options));
+    PF_TRY_ASSIGN(const LogLevel level, parse_log_level(options.log_level));
+    set_log_level(level);
+    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
+    runtime::UringOptions reactors;
+    reactors.seed = tools::random_seed();
+    reactors.buffer_arena_bytes = size_t{128} << 20;
+    PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
+                  runtime::ReactorGroup::start(2, reactors));
+
+    conductor::ConductorOptions conductor_options;
+    conductor_options.data_dir = dir.file("conductor");
+    conductor_options.insecure_listen = options.insecure_listen;
+    conductor_options.rpc = options.address(conductor_rpc_port_offset);
+    conductor_options.http = options.address(conductor_http_port_offset);
+    ConductorProcess conductor(*group);
+    PF_TRY(conductor.start(conductor_options));
+    PF_TRY_ASSIGN(const Uuid cluster, conductor.cluster());
+
+    PF_TRY_ASSIGN(const std::vector<std::string> known, dir.read_lines("trays"));
+    PF_TRY_ASSIGN(
+        std::unique_ptr<tools::StoreProcess> store,
+        tools::StoreProcess::start(*group, data_reactor, dir, store_options(options, cluster)));
+    PF_TRY(add_trays(options, dir, *store, !known.empty()));
+    PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,
+                  tools::StoreHttp::start(options.address(store_http_port_offset),
+                                          options.insecure_listen, *store));
+    store->join();
+    bool stop = false;
+    for (unsigned waited_ms = 0; !stop && !store->registered(); waited_ms += 10) {
+        if (waited_ms > start_limit_seconds * 1000) {
+            return fail(Errc::timed_out, "the store could not register with the conductor");
+        }
+        stop = tools::stop_requested(10);
+    }
+    if (!stop) {
+        fmt::print("ready conductor={}\n", options.address(conductor_http_port_offset).text());
+        std::fflush(stdout);
+        tools::wait_for_stop();
+    }
+    tools::limit_stop_time(stop_limit_seconds);
+    pages.reset();
+    store->stop();
+    conductor.stop();
+    return {};
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("PureFlash: an all-flash distributed block store, on one node");
+    app.set_version_flag("--version", PUREFLASH_VERSION);
+    app.require_subcommand(1);
+    ServeOptions options;
+    CLI::App* command = app.add_subcommand("serve", "Run conductor and store in one process");
+    command->add_option("--data", options.data, "Folder for everything; made if missing")
+        ->required();
+    command->add_option("--trays", options.trays, "Tray files in the folder (default 1)");
+    command->add_option("--tray-size", options.tray_size, "Size of new tray files (default 20G)");
+    command->add_option("--tray", options.tray_paths, "A device or file to use as a tray");
+    command->add_option("--host", options.host, "Address to listen on (default 127.0.0.1)");
+    command->add_option("--port-base", options.port_base, "First of the node's ports");
+    command->add_flag("--insecure-listen", options.insecure_listen,
+                      "Allow addresses other than loopback, without authentication");
+    command->add_option("--log-level", options.log_level, "debug, info, warning, error or off");
+    CLI11_PARSE(app, argc, argv);
+
+    pf::tools::block_stop_signals();
+    const pf::Status status = serve(options);
+    if (status) return 0;
+    fmt::print(stderr, "pureflash: {}\n", status.error().text());
+    return 1;
+}

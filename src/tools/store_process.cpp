@@ -1,0 +1,111 @@
+#include "tools/store_process.hpp"
+
+#include <algorithm>
+
+namespace pf::tools {
+
+using runtime::Task;
+
+namespace {
+constexpr const char* trays_file = "trays";
+
+// "UUID PATH"
+Result<pfs::TrayPlace> parse_place(const std::string& line) {
+    const size_t space = line.find(' ');
+    pfs::TrayPlace place;
+    if (space != std::string::npos) {
+        const Result<Uuid> id = Uuid::parse(line.substr(0, space));
+        place.path = line.substr(space + 1);
+        if (id && !place.path.empty()) {
+            place.id = *id;
+            return place;
+        }
+    }
+    return fail(Errc::corrupt,
+                "the list of trays has the line '" + line + "'; expected 'UUID PATH'");
+}
+
+Task<Status> stop_store(std::unique_ptr<pfs::Store>& store) {
+    Task<void> stopping = store->stop();
+    co_await stopping;
+    store.reset();
+    co_return Status{};
+}
+}  // namespace
+
+Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup& group,
+                                                          size_t reactor, const DataDir& dir,
+                                                          pfs::StoreOptions options) {
+    PF_TRY_ASSIGN(const StoreIdentity identity, load_identity(dir));
+    PF_TRY_ASSIGN(const std::vector<std::string> trays, dir.read_lines(trays_file));
+    options.id = identity.id;
+    if (options.cluster.is_zero()) options.cluster = identity.cluster;
+    if (!identity.cluster.is_zero() && options.cluster != identity.cluster) {
+        return fail(Errc::conflict, "the store in '" + dir.path() + "' is of cluster " +
+                                        identity.cluster.text() + ", not " +
+                                        options.cluster.text());
+    }
+    for (const std::string& line : trays) {
+        PF_TRY_ASSIGN(pfs::TrayPlace place, parse_place(line));
+        std::erase_if(options.trays, [&](const auto& each) { return each.path == place.path; });
+        options.trays.push_back(std::move(place));
+    }
+    options.save_cluster = [&dir, id = identity.id](const Uuid& cluster) {
+        return save_identity(dir, {id, cluster});
+    };
+    options.save_trays = [&dir](const std::vector<pfs::TrayPlace>& places) {
+        std::vector<std::string> lines;
+        for (const pfs::TrayPlace& place : places) {
+            lines.push_back(place.id.text() + " " + place.path);
+        }
+        return dir.write_lines(trays_file, lines);
+    };
+    if (identity.cluster.is_zero() && !options.cluster.is_zero()) {
+        PF_TRY(options.save_cluster(options.cluster));
+    }
+    std::unique_ptr<StoreProcess> process(new StoreProcess(group, reactor));
+    runtime::Reactor& on = group.reactor(reactor);
+    Result<std::unique_ptr<pfs::Store>> store =
+        group.call(reactor, [&] { return pfs::Store::start(on, options); });
+    if (!store) return std::unexpected<Error>(store.error());
+    process->store_ = std::move(*store);
+    return process;
+}
+
+StoreProcess::~StoreProcess() {
+    stop();
+}
+
+bool StoreProcess::has_tray(const std::string& path) {
+    return group_.call(reactor_, [&] { return store_->has_tray(path); });
+}
+
+Status StoreProcess::add_tray(const std::string& path, uint64_t create_bytes) {
+    pureflash::v1::AddTrayRequest request;
+    request.set_path(path);
+    request.set_create_bytes(create_bytes);
+    const Result<pureflash::v1::Tray> added =
+        group_.call(reactor_, [&] { return store_->add_tray(request); });
+    if (!added) return std::unexpected<Error>(added.error());
+    return {};
+}
+
+void StoreProcess::join() {
+    group_.call(reactor_, [&] { store_->join(); });
+}
+
+bool StoreProcess::registered() {
+    return group_.call(reactor_, [&] { return store_->registered(); });
+}
+
+std::string StoreProcess::address() {
+    return group_.call(reactor_, [&] { return store_->address().text(); });
+}
+
+void StoreProcess::stop() {
+    if (!store_) return;
+    const Status stopped = group_.call(reactor_, [&] { return stop_store(store_); });
+    PF_ASSERT(stopped);
+}
+
+}  // namespace pf::tools

@@ -1,0 +1,48 @@
+// A store on a reactor thread of its own, driven from main: what pfs and pureflash have in common.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "runtime/uring/reactor_thread.hpp"
+#include "store/store.hpp"
+#include "tools/data_dir.hpp"
+
+namespace pf::tools {
+
+class StoreProcess {
+  public:
+    // Fills identity, tray list and their saving from the folder; `options` gives the rest. `group`
+    // and `dir` outlive this.
+    [[nodiscard]] static Result<std::unique_ptr<StoreProcess>> start(runtime::ReactorGroup& group,
+                                                                     size_t reactor,
+                                                                     const DataDir& dir,
+                                                                     pfs::StoreOptions options);
+    StoreProcess(const StoreProcess&) = delete;
+    StoreProcess& operator=(const StoreProcess&) = delete;
+    ~StoreProcess();
+
+    [[nodiscard]] bool has_tray(const std::string& path);
+    [[nodiscard]] Status add_tray(const std::string& path, uint64_t create_bytes);
+    void join();
+    [[nodiscard]] bool registered();
+    [[nodiscard]] std::string address();
+    void stop();
+
+    [[nodiscard]] runtime::Reactor& reactor() { return group_.reactor(reactor_); }
+    // To be used on that reactor only.
+    [[nodiscard]] const pfs::Store& store() const { return *store_; }
+    // From a thread that is no reactor: runs there and waits.
+    template <class Function>
+    auto on_reactor(Function function) {
+        return group_.call(reactor_, std::move(function));
+    }
+
+  private:
+    StoreProcess(runtime::ReactorGroup& group, size_t reactor) : group_(group), reactor_(reactor) {}
+    runtime::ReactorGroup& group_;
+    size_t reactor_;
+    std::unique_ptr<pfs::Store> store_;  // touched on its reactor only
+};
+
+}  // namespace pf::tools
