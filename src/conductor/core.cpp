@@ -38,16 +38,32 @@ Task<Status> Core::start() {
     for (const auto& [volume_id, task] : cluster_->tasks) {
         const auto volume = cluster_->volumes.find(volume_id);
         if (volume == cluster_->volumes.end()) {
-            co_return fail(Errc::corrupt, fmt::format("a task names volume {}, which is not there",
-                                                      volume_id));
+            co_return fail(Errc::corrupt,
+                           fmt::format("a task names volume {}, which is not there", volume_id));
         }
         run_in_background(trim_until_done(volume->second));
     }
     run_in_background(watch_heartbeats());
+    run_in_background(keep_leading());
     log_info("cluster {} has {} volumes, {} stores, {} trays, {} tasks to resume",
              cluster_->record.uuid(), cluster_->names.size(), cluster_->stores.size(),
              cluster_->trays.size(), cluster_->tasks.size());
     co_return Status{};
+}
+
+// Every commit is guarded by the leader's key, which ends with its lease.
+Task<void> Core::keep_leading() {
+    for (;;) {
+        const bool go_on = co_await pause(leader_ttl / 4);
+        if (!go_on) co_return;
+        const Status kept = co_await engine_.keep_alive(leadership_.lease);
+        if (kept) continue;
+        // This process was stopped for longer than the lease. With an embedded engine nobody else
+        // can have led meanwhile, so what is in memory still holds.
+        log_warning("the leader's lease ended: {}; taking it again", kept.error().text());
+        auto again = co_await engine_.campaign("conductor", options_.identity, leader_ttl);
+        if (again) leadership_ = *again;
+    }
 }
 
 Task<void> Core::stop() {
@@ -186,7 +202,8 @@ ClusterStatus Core::status() const {
         const VolumeEntry& volume = *cluster_->volumes.at(id);
         out.volume_bytes += volume.record.size_bytes();
         const auto health = cluster_->volume_health(volume);
-        if (health == v1::HEALTH_ERROR || health == v1::HEALTH_OFFLINE) out.health = v1::HEALTH_ERROR;
+        if (health == v1::HEALTH_ERROR || health == v1::HEALTH_OFFLINE)
+            out.health = v1::HEALTH_ERROR;
     }
     return out;
 }

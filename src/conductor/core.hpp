@@ -1,6 +1,6 @@
-// The control plane's logic: volumes, stores, trays, sessions and tasks, over a metadata engine and a
-// link to the stores. Deterministic on one reactor: what it cannot know (the wall clock, for people)
-// comes in through the options.
+// The control plane's logic: volumes, stores, trays, sessions and tasks, over a metadata engine and
+// a link to the stores. Deterministic on one reactor: what it cannot know (the wall clock, for
+// people) comes in through the options.
 //
 // Durability: what a call answers is in the metadata engine. A volume becomes visible only after
 // every store has its shards; what a crash interrupts is a persisted task that start() resumes.
@@ -127,6 +127,7 @@ class Core {
                                                                  v1::RpcRequest request);
     // False once stop() was called.
     [[nodiscard]] runtime::Task<bool> pause(runtime::Nanos duration);
+    [[nodiscard]] runtime::Task<void> keep_leading();
     void run_in_background(runtime::Task<void> task);
     [[nodiscard]] runtime::Task<void> background(runtime::Task<void> task);
 
