@@ -49,6 +49,7 @@ class Oracle {
 
     // A state that the block may be in now, for a compare that is likely to succeed.
     [[nodiscard]] BlockTags likely(uint32_t volume, uint64_t offset) const;
+    [[nodiscard]] std::string describe(OpId id) const;
     // Empty as long as every promise was kept.
     [[nodiscard]] const std::string& violation() const { return violation_; }
     [[nodiscard]] uint64_t unknown_outcomes() const { return unknown_outcomes_; }
@@ -107,7 +108,6 @@ class Oracle {
     [[nodiscard]] std::vector<State> with_effect(const Block& block, size_t slot) const;
     void check_atomicity(Block& block, uint64_t key, const Active& read);
     void fail_block(const Block& before, uint64_t key, OpId id);
-    [[nodiscard]] std::string describe(OpId id) const;
 
     std::deque<Operation> operations_{1};  // by id
     std::map<uint64_t, Block> blocks_;

@@ -248,8 +248,9 @@ Task<void> SimClient::check_all() {
 }
 
 std::string SimClient::stuck() const {
-    return fmt::format("{}: {} I/Os in flight, {}", node_.name(), outstanding_.size(),
-                       finished_ ? "finished" : "not finished");
+    std::string text = fmt::format("{}: {}", node_.name(), finished_ ? "finished" : "not finished");
+    for (const OpId id : outstanding_) text += "\n    in flight: " + oracle_.describe(id);
+    return text;
 }
 
 }  // namespace pf::test
