@@ -137,14 +137,16 @@ void Nemesis::client_trouble(Trouble trouble, Nanos duration) {
 
 void Nemesis::network_trouble(Trouble trouble, Nanos duration) {
     SimNetwork& network = cluster_.sim().network();
-    const auto [a, b] = draw_pair();
+    const auto pair = draw_pair();
+    SimNode* const a = pair.first;
+    SimNode* const b = pair.second;
     switch (trouble) {
         case Trouble::reset:
             network.reset_connections(*a, *b);
             return;
         case Trouble::partition:
             network.partition(*a, *b);
-            cluster_.sim().after(duration, [&network, a = a, b = b] { network.heal(*a, *b); });
+            cluster_.sim().after(duration, [&network, a, b] { network.heal(*a, *b); });
             return;
         case Trouble::one_way: {
             SimNode* from = rng_.below(2) == 0 ? a : b;
