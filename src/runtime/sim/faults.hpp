@@ -98,6 +98,7 @@ struct NetworkModel {
     uint64_t bytes_per_second = 0;              // of one direction of a connection; 0: no limit
     uint64_t window_bytes = uint64_t{1} << 20;  // sent but not yet received by the peer's reader
     Nanos stall_reset = 20 * seconds;           // a stalled connection is reset after this long
+    Nanos keepalive = 10 * seconds;  // how a peer learns of a power loss if it has nothing to send
     // Rates, per send or receive or connect.
     uint32_t fragment_ppm = 100'000;  // bytes arrive in two pieces, or are received in part
     uint32_t late_ppm = 0;            // a segment is delayed by `late_extra`

@@ -66,6 +66,9 @@ void SimNetwork::on_event(uint64_t token) {
                 if (pipe.stalled && long_enough) break_link(*link, ETIMEDOUT);
             }
             break;
+        case EventKind::keepalive:
+            if (SimLink* link = find(id)) probe(*link, side);
+            break;
         case EventKind::connect_arrives:
             connect_arrives(id);
             break;

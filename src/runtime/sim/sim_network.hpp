@@ -103,6 +103,7 @@ class SimNetwork final : public EventSink {
     enum class EventKind : uint8_t {
         deliver,
         stall,
+        keepalive,
         connect_arrives,
         connect_answer,
         refused,
@@ -139,6 +140,7 @@ class SimNetwork final : public EventSink {
     void break_link(SimLink& link, int error);
     void corrupt_by_chance(SimLink& link, unsigned side, size_t count);
     void leave(SimLink& link, unsigned side, bool power_lost);
+    void probe(SimLink& link, unsigned side);
     void collect(uint64_t id);
     void unstall();
 

@@ -56,7 +56,10 @@ void SimNetwork::leave(SimLink& link, unsigned side, bool power_lost) {
     const bool was_open = mine.send_error == 0;
     mine.send_error = theirs.receive_error = ECONNRESET;
     discard_arrived(link, 1 - side);
-    if (power_lost || !was_open) return;
+    if (!was_open) return;
+    if (power_lost) {
+        return schedule(simulation_.now() + model_.keepalive, EventKind::keepalive, link.id, side);
+    }
     // The last of what was on the way may be lost.
     if (!mine.stalled && !mine.segments.empty() && simulation_.rng().below(2) == 0) {
         const size_t kept = 1 + simulation_.rng().below(mine.segments.size());
@@ -66,6 +69,17 @@ void SimNetwork::leave(SimLink& link, unsigned side, bool power_lost) {
         }
     }
     push_segment(link, side, SimPipe::Segment::Kind::reset, 0);
+}
+
+// The peer of `side`, whose machine lost power, sends a keepalive probe: a machine that is up again
+// answers with a reset, silence ends the connection later.
+void SimNetwork::probe(SimLink& link, unsigned side) {
+    const SimPipe& pipe = link.pipes[side];
+    if (link.holder[1 - side] == nullptr || link.pipes[1 - side].send_error != 0) return;
+    const bool silent = !simulation_.node(pipe.from).powered() || blocked(pipe.to, pipe.from) ||
+                        blocked(pipe.from, pipe.to);
+    if (!silent) return push_segment(link, side, SimPipe::Segment::Kind::reset, 0);
+    break_link(link, ETIMEDOUT);
 }
 
 void SimNetwork::collect(uint64_t id) {
