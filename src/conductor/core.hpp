@@ -127,7 +127,6 @@ class Core {
                                                                  v1::RpcRequest request);
     // False once stop() was called.
     [[nodiscard]] runtime::Task<bool> pause(runtime::Nanos duration);
-    [[nodiscard]] runtime::Task<void> keep_leading();
     void run_in_background(runtime::Task<void> task);
     [[nodiscard]] runtime::Task<void> background(runtime::Task<void> task);
 
