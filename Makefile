@@ -13,7 +13,7 @@ PREFIX ?= /usr/local
 FUZZ_SECONDS ?= 600
 BASE ?= HEAD
 
-.PHONY: all deps release dev asan quickstart test check bench soak fuzz tsan tidy format install clean
+.PHONY: all deps release dev asan planted fio-engine quickstart test check bench soak fuzz tsan tidy format install clean
 
 all: release
 
@@ -24,7 +24,11 @@ release dev asan tsan planted: deps
 	@cmake --preset $@ >/dev/null
 	@cmake --build build/$@
 
-quickstart: release
+# The fio engine is built against headers of the installed fio, fetched as Debian source.
+fio-engine: release
+	@cmake --build build/release --target fio_engine
+
+quickstart: fio-engine
 	@scripts/quickstart.sh build/release
 
 test: deps
@@ -33,7 +37,7 @@ test: deps
 check: deps
 	@scripts/check.sh
 
-bench: release
+bench: fio-engine
 	@bench/run.py --build build/release
 
 soak: deps

@@ -24,6 +24,7 @@ scripts/check_layering.py
 step "build: g++ release with assertions"
 cmake --preset release >/dev/null
 cmake --build build/release
+cmake --build build/release --target fio_engine
 
 step "build: clang-19 with ASan and UBSan"
 cmake --preset asan >/dev/null
