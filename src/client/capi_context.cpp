@@ -1,6 +1,5 @@
 // Contexts: where the I/O of a program runs, and how it finds the cluster.
 #include <fmt/format.h>
-#include <netdb.h>
 #include <sys/random.h>
 #include <unistd.h>
 
@@ -8,8 +7,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "base/ports.hpp"
 #include "client/capi.hpp"
+#include "client/conductor_address.hpp"
 
 namespace {
 
@@ -39,36 +38,6 @@ Result<pfbd_options> read_options(const pfbd_options* given) {
         (options.buffer_bytes < min_buffer_bytes || options.buffer_bytes > max_buffer_bytes))
         return fail(Errc::invalid_argument, "buffer_bytes is not from 8 MiB to 64 GiB");
     return options;
-}
-
-// Names are resolved here, outside the seam. The RPC port follows from the HTTP port.
-Result<runtime::Address> conductor_address(const char* given) {
-    std::string text = fmt::format("127.0.0.1:{}", default_conductor_http_port);
-    if (given == nullptr) given = std::getenv("PF_CONDUCTOR");
-    if (given != nullptr && *given != '\0') text = given;
-    PF_TRY_ASSIGN(auto address, runtime::Address::parse(text));
-    if (address.port == 0 || address.port > UINT16_MAX - conductor_rpc_from_http)
-        return fail(Errc::invalid_argument,
-                    fmt::format("conductor '{}' has no usable port: it is the HTTP port, {} unless "
-                                "configured otherwise",
-                                text, default_conductor_http_port));
-    address.port = static_cast<uint16_t>(address.port + conductor_rpc_from_http);
-    addrinfo hints{};
-    hints.ai_socktype = SOCK_STREAM;
-    addrinfo* found = nullptr;
-    const int failed = ::getaddrinfo(address.host.c_str(), nullptr, &hints, &found);
-    if (failed != 0)
-        return fail(Errc::not_found,
-                    fmt::format("conductor host '{}': {}", address.host, ::gai_strerror(failed)));
-    char numeric[NI_MAXHOST] = {};
-    const int named = ::getnameinfo(found->ai_addr, found->ai_addrlen, numeric, sizeof(numeric),
-                                    nullptr, 0, NI_NUMERICHOST);
-    ::freeaddrinfo(found);
-    if (named != 0)
-        return fail(Errc::not_found,
-                    fmt::format("conductor host '{}': {}", address.host, ::gai_strerror(named)));
-    address.host = numeric;
-    return address;
 }
 
 std::string client_name() {
@@ -106,7 +75,7 @@ Status start(pfbd_context& context, const pfbd_options& given) {
     if (::getrandom(&options.seed, sizeof(options.seed), 0) != sizeof(options.seed))
         options.seed = static_cast<uint64_t>(::getpid());
     client::ClusterOptions cluster;
-    PF_TRY_ASSIGN(cluster.conductor, conductor_address(given.conductor));
+    PF_TRY_ASSIGN(cluster.conductor, client::conductor_address(given.conductor));
     cluster.client_name = client_name();
     cluster.depth = context.depth = given.depth == 0 ? default_depth : given.depth;
     cluster.io_timeout = given.io_timeout_ms * runtime::milliseconds;

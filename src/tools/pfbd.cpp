@@ -1,31 +1,23 @@
 // pfbd: attaches volumes to this host.
 //   pfbd nbd NAME (--socket PATH | --listen HOST:PORT)   serves a volume over NBD
 #include <CLI/CLI.hpp>
-#include <cstdlib>
+#include <cstdio>
 
-#include "base/ports.hpp"
+#include "client/conductor_address.hpp"
 #include "tools/nbd_daemon.hpp"
 
 using namespace pf;
 
 namespace {
 
-constexpr const char* default_conductor = "127.0.0.1:49180";
-
 // The volume of a cluster, opened through its conductor.
 class ClusterSource : public tools::VolumeSource {
   public:
-    explicit ClusterSource(std::string conductor) : conductor_(std::move(conductor)) {}
+    explicit ClusterSource(runtime::Address conductor) : conductor_(std::move(conductor)) {}
 
     runtime::Task<Result<client::Volume*>> open(std::string name, bool read_only) override {
         client::ClusterOptions options;
-        PF_CO_TRY_ASSIGN(options.conductor, runtime::Address::parse(conductor_));
-        if (options.conductor.port > UINT16_MAX - conductor_rpc_from_http) {
-            co_return fail(Errc::invalid_argument, "conductor '" + conductor_ +
-                                                       "' has no usable port: it is the HTTP port");
-        }
-        options.conductor.port =
-            static_cast<uint16_t>(options.conductor.port + conductor_rpc_from_http);
+        options.conductor = conductor_;
         options.client_name = "pfbd nbd " + name;
         options.depth = 256;
         PF_CO_TRY_ASSIGN(cluster_, client::Cluster::create(options));
@@ -45,7 +37,7 @@ class ClusterSource : public tools::VolumeSource {
     }
 
   private:
-    std::string conductor_;
+    runtime::Address conductor_;
     std::unique_ptr<client::Cluster> cluster_;
     std::unique_ptr<client::Volume> volume_;
 };
@@ -57,8 +49,7 @@ int main(int argc, char** argv) {
     app.require_subcommand(1);
 
     tools::NbdArguments arguments;
-    const char* environment = std::getenv("PF_CONDUCTOR");
-    std::string conductor = environment != nullptr ? environment : default_conductor;
+    std::string conductor;
 
     CLI::App* nbd = app.add_subcommand("nbd", "Serves a volume over NBD until SIGTERM");
     nbd->add_option("NAME", arguments.name, "Name of the volume")->required();
@@ -74,5 +65,10 @@ int main(int argc, char** argv) {
                     "HOST:PORT of the conductor (default: PF_CONDUCTOR, then 127.0.0.1:49180)");
     CLI11_PARSE(app, argc, argv);
 
-    return tools::run_nbd(arguments, [&] { return std::make_unique<ClusterSource>(conductor); });
+    const auto address = client::conductor_address(conductor.c_str());
+    if (!address) {
+        (void)std::fprintf(stderr, "pfbd: %s\n", address.error().text().c_str());
+        return 2;
+    }
+    return tools::run_nbd(arguments, [&] { return std::make_unique<ClusterSource>(*address); });
 }
