@@ -158,8 +158,12 @@ class Rig {
         return status.value_or(Errc::timed_out);
     }
     void disconnect(Peer& peer) {
-        EXPECT_TRUE(simulation.run_task(client, peer.channel->close()));
+        EXPECT_TRUE(simulation.run_task(client, close_channel(*peer.channel)));
         simulation.run_for(runtime::milliseconds);
+    }
+    // close() acts at once: only inside the client's reactor.
+    static runtime::Task<void> close_channel(net::ClientChannel& channel) {
+        co_await channel.close();
     }
     Errc call(Peer& peer, Call call) {
         const auto status = simulation.run_task(client, run_call(peer, std::move(call)));

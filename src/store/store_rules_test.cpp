@@ -130,7 +130,7 @@ TEST(StoreRules, rule_r9_refusals_take_no_number) {
     const uint64_t committed = peer->last.committed;
     const uint64_t size = uint64_t{Rig::shard_blocks} * block_bytes;
     EXPECT_EQ(rig.write(*peer, size, filled(block_bytes, 1)), Errc::out_of_range);
-    EXPECT_EQ(rig.write(*peer, size - sector_bytes, filled(block_bytes, 1)), Errc::invalid_argument)
+    EXPECT_EQ(rig.write(*peer, size - sector_bytes, filled(block_bytes, 1)), Errc::out_of_range)
         << "crosses a chunk";
     peer->epoch = 9;
     EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 1)), Errc::stale_epoch);

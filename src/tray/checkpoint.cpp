@@ -25,13 +25,17 @@ Task<void> Checkpointer::run_loop() {
         requested_ = false;
         const Status done = co_await run(true);
         // A failed checkpoint has failed the tray; there is nobody else to tell.
-        PF_ASSERT(done || engine_.failed_);
+        PF_ASSERT(done || engine_.failed_ || engine_.stopping_);
     }
     --engine_.loops_;
 }
 
 Task<Status> Checkpointer::run(bool paced) {
     co_await engine_.maintenance_.lock();
+    if (engine_.stopping_) {
+        engine_.maintenance_.unlock();
+        co_return fail(Errc::cancelled);
+    }
     LogWriter& log = engine_.log_;
     Root root = engine_.root_;
     root.log_start = log.close_gate();

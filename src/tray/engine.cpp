@@ -64,6 +64,9 @@ Task<Status> Engine::stop() {
     Status result = fail(Errc::io_error);
     if (!failed_) result = co_await checkpointer_.run(false);
     stopping_ = true;
+    // A checkpoint or collection that began before ends first: it needs the log.
+    co_await maintenance_.lock();
+    maintenance_.unlock();
     log_.request_stop();
     checkpointer_.wake();
     collector_.wake();

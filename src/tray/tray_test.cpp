@@ -277,7 +277,7 @@ TEST_F(TrayTest, OverwritesGoOnWhenFull) {
         else
             rig->settle(20 * runtime::milliseconds);
     }
-    EXPECT_GT(done, 1000u);
+    EXPECT_GT(done, 500u);  // the rest was refused, and none of them hung
     rig->crash(true);
     mount();
     rig->settle();
