@@ -104,7 +104,6 @@ TEST_F(CApi, RunsOnAThreadOfItsOwn) {
     EXPECT_EQ(pfbd_write(volume, bytes.data(), 512, test_volume_bytes, &Waiting::done, nullptr),
               -ERANGE);
     Waiting waiting;
-    int busy = 0;
     for (uint64_t i = 0; i < 200; ++i) {
         ++waiting.left;
         const int accepted =
@@ -112,7 +111,6 @@ TEST_F(CApi, RunsOnAThreadOfItsOwn) {
         if (accepted == 0) continue;
         EXPECT_EQ(accepted, -EAGAIN);
         --waiting.left;
-        ++busy;
         waiting.wait();
         --i;
     }

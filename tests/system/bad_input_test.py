@@ -45,7 +45,7 @@ class BadInput(unittest.TestCase):
 
     def volumes(self):
         return sorted((v["name"], v["size_bytes"]) for v in
-                      json.loads(self.cluster.cli("-o", "json", "volume", "list"))["volumes"])
+                      json.loads(self.cluster.cli("-o", "json", "volume", "list")))
 
     def refused(self, tool, *arguments, says=()):
         """The tool fails with one line on stderr that has every text of `says`, and volumes stay as they are."""
@@ -183,7 +183,7 @@ class BadInput(unittest.TestCase):
     # --- trays ---
 
     def tray_paths(self):
-        return sorted(t["path"] for t in json.loads(self.cluster.cli("-o", "json", "tray", "list"))["trays"])
+        return sorted(t["path"] for t in json.loads(self.cluster.cli("-o", "json", "tray", "list")))
 
     def refuse_tray(self, path, says=()):
         before = self.tray_paths()
@@ -197,7 +197,7 @@ class BadInput(unittest.TestCase):
         return path
 
     def test_tray_too_small(self):
-        self.refuse_tray(self.file_of("small.img", 64 * KIB), says=["small.img"])
+        self.refuse_tray(self.file_of("small.img", 64 * KIB), says=["too small"])
 
     def test_tray_in_use(self):
         self.refuse_tray(self.tray_paths()[0])
@@ -275,9 +275,9 @@ class DamagedSuperblock(unittest.TestCase):
             except RuntimeError:
                 ready = False
             with open(cluster.log_path, encoding="utf-8") as log:
-                self.assertIn("both superblock", log.read().lower())
+                self.assertIn("tray0.img cannot be mounted", log.read())
             if ready:   # serving without that tray is fine; serving it is not
-                trays = json.loads(cluster.cli("-o", "json", "tray", "list"))["trays"]
+                trays = json.loads(cluster.cli("-o", "json", "tray", "list"))
                 self.assertTrue(all(t["health"] != "ok" for t in trays if t["path"] == image))
             with open(image, "rb") as file:
                 self.assertEqual(file.read(MIB), before, "a damaged tray was written to")

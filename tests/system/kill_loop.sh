@@ -46,6 +46,14 @@ kill_server() {
     wait "$cluster_pid" 2>/dev/null || true
     unset 'pids[-1]'
 }
+# The load has the volume open: a kill before that would test opening, which does not wait for a server.
+wait_until_open() {
+    for _ in $(seq 200); do
+        "$build/src/tools/pfcli" -o json volume show vol 2>/dev/null | jq -e '.open_handles > 0' >/dev/null && return
+        sleep 0.05
+    done
+    fail "the load did not open the volume"
+}
 sleep_ms() { sleep "$(printf '%d.%03d' $(($1 / 1000)) $(($1 % 1000)))"; }
 
 in_the_middle=0
@@ -53,7 +61,8 @@ slowest_ms=0
 for ((round = 1; round <= rounds; round++)); do
     load "$round" &
     fio_pid=$!
-    sleep_ms $((300 + RANDOM % 1000))
+    wait_until_open
+    sleep_ms $((100 + RANDOM % 900))
     kill -0 "$fio_pid" 2>/dev/null && in_the_middle=$((in_the_middle + 1))
     kill_server
     if ((round % 5 == 0)); then # while it recovers

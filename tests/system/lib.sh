@@ -95,7 +95,7 @@ server_command() {
     local name=$1 size=$2
     shift 2
     if [ "$mode" = fake ]; then
-        server=("$build/tests/nbd_fake_server" "$name" "$size" "$@")
+        server=("$build/tests/system/nbd_fake_server" "$name" "$size" "$@")
     else
         server=("$build/src/tools/pfbd" nbd "$name" "$@")
     fi

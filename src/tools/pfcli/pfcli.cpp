@@ -226,7 +226,7 @@ Status top(const Api& api, const Arguments& arguments) {
             std::this_thread::sleep_for(std::chrono::duration<double>(arguments.interval_s));
         PF_TRY_ASSIGN(json answer, api.get("/v1/top"));
         json& volumes = answer["volumes"];
-        std::stable_sort(volumes.begin(), volumes.end(), [](const json& a, const json& b) {
+        std::sort(volumes.begin(), volumes.end(), [](const json& a, const json& b) {
             return a["read_iops"].get<double>() + a["write_iops"].get<double>() >
                    b["read_iops"].get<double>() + b["write_iops"].get<double>();
         });
