@@ -36,6 +36,19 @@ Task<Status> Checkpointer::run(bool paced) {
         engine_.maintenance_.unlock();
         co_return fail(Errc::cancelled);
     }
+    const Status result = co_await run_locked(paced);
+    engine_.maintenance_.unlock();
+    co_return result;
+}
+
+Task<Status> Checkpointer::run_last() {
+    co_await engine_.maintenance_.lock();
+    const Status result = co_await run_locked(false);
+    engine_.maintenance_.unlock();
+    co_return result;
+}
+
+Task<Status> Checkpointer::run_locked(bool paced) {
     LogWriter& log = engine_.log_;
     Root root = engine_.root_;
     root.log_start = log.close_gate();
@@ -57,7 +70,7 @@ Task<Status> Checkpointer::run(bool paced) {
         // A log block that names the root, before anything the old one needs is given up (T9).
         log.set_root(engine_.root_.number, log.log_start());
         const uint64_t marker = log.next_sequence();
-        log.request_block();
+        log.request_marker();
         while (!engine_.failed_ && log.durable() < marker) co_await engine_.advanced_.wait();
         log.set_root(engine_.root_.number, engine_.root_.log_start);
         engine_.held_.checkpoint_is_durable();
@@ -68,7 +81,6 @@ Task<Status> Checkpointer::run(bool paced) {
         log.fail();
     }
     logged_again_.clear();
-    engine_.maintenance_.unlock();
     co_return result;
 }
 

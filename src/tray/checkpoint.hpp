@@ -25,7 +25,9 @@ class Checkpointer {
     explicit Checkpointer(Engine& engine) : engine_(engine) {}
 
     // Writes one now. `paced`: leave the device to the foreground between batches.
+    // Once the tray is stopping: cancelled.
     runtime::Task<Status> run(bool paced);
+    runtime::Task<Status> run_last();  // the one that stop() makes
     // The first of a mount: no log is running; its root has the new incarnation.
     runtime::Task<Status> run_at_mount(uint64_t log_start, uint32_t log_previous);
     void request();  // in the background
@@ -46,6 +48,7 @@ class Checkpointer {
     };
     static constexpr uint32_t batch_tables = 32;
 
+    runtime::Task<Status> run_locked(bool paced);
     runtime::Task<Status> write_all(bool paced, Root root);
     void begin();
     void encode_state();

@@ -89,6 +89,8 @@ class Directory {
     // At mount: the next checkpoint follows the durable root.
     void set_epoch(uint64_t epoch) { epoch_ = epoch; }
     [[nodiscard]] uint64_t current_epoch() const { return epoch_; }
+    [[nodiscard]] size_t versions() const { return versions_; }
+    [[nodiscard]] size_t page_count() const { return pages_.size(); }
     [[nodiscard]] size_t dirty_tables() const { return dirty_tables_.size(); }
     [[nodiscard]] size_t dirty_pages() const { return dirty_pages_.size(); }
     void mark_page_dirty(uint32_t page);

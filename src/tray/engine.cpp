@@ -38,7 +38,7 @@ Engine::Engine(std::unique_ptr<runtime::Disk> disk, MountOptions options, Superb
 Engine::~Engine() = default;
 
 Task<Status> Engine::mount() {
-    Replay replay(*this);
+    Replay replay(*this, Replay::Purpose::mount);
     PF_CO_TRY(co_await replay.run());
     estimate_state_blocks();
     // T1: the outcome of the replay becomes durable before anything is served.
@@ -58,20 +58,18 @@ Task<Status> Engine::mount() {
 }
 
 Task<Status> Engine::stop() {
-    if (!failed_) {
-        while ((operations_ > 0 || !log_.idle()) && !failed_) co_await advanced_.wait();
-    }
-    Status result = fail(Errc::io_error);
-    if (!failed_) result = co_await checkpointer_.run(false);
+    while ((operations_ > 0 || !log_.idle()) && !failed_) co_await advanced_.wait();
+    // The loops end before the last checkpoint, and the log, which they need, after it.
     stopping_ = true;
-    // A checkpoint or collection that began before ends first: it needs the log.
-    co_await maintenance_.lock();
-    maintenance_.unlock();
-    log_.request_stop();
     checkpointer_.wake();
     collector_.wake();
     trim_wake_.wake_all();
-    while (loops_ > 0 || !log_.stopped()) co_await runtime::sleep_for(100 * runtime::microseconds);
+    constexpr runtime::Nanos poll = 100 * runtime::microseconds;
+    while (loops_ > 0) co_await runtime::sleep_for(poll);
+    Status result = fail(Errc::io_error);
+    if (!failed_) result = co_await checkpointer_.run_last();
+    log_.request_stop();
+    while (!log_.stopped()) co_await runtime::sleep_for(poll);
     co_return result;
 }
 
@@ -370,17 +368,30 @@ uint64_t Engine::metadata_need() const {
            state_blocks_;
 }
 
+uint64_t Engine::metadata_of_all() const {
+    const Directory& directory = map_.directory();
+    return directory.versions() + directory.page_count() + state_blocks_;
+}
+
+bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
+    // Twice: what is stored, and the copy that the next checkpoint makes of all of it. So the limit
+    // does not depend on how much is dirty, and a full tray stays full.
+    const uint64_t taken = map_.user_blocks() + blocks_in_flight_ + reserved_ +
+                           held_.collected_blocks() + 2 * metadata_of_all() + kept;
+    return taken + blocks <= allocator_.capacity_blocks();
+}
+
 void Engine::estimate_state_blocks() {
     uint64_t bytes = 0;
     for (const auto& [id, shard] : map_.shards()) {
         bytes += 128 + shard->generations.size() * 32 + shard->sessions.all().size() * 288;
     }
-    const uint64_t pages = const_cast<Map&>(map_).directory().pages().size();
+    const uint64_t pages = map_.directory().page_count();
     state_blocks_ = bytes / (meta_payload_bytes - 288) + pages / links_per_index_block + 3;
 }
 
 void Engine::give_back(Extent extent) {
-    if (!options_.discard) {
+    if (!options_.discard || stopping_) {
         allocator_.free(extent.start, extent.count);
         return;
     }
@@ -455,7 +466,7 @@ Usage Engine::usage() const {
     usage.user_blocks = map_.user_blocks();
     usage.metadata_blocks = metadata_blocks_;
     usage.held_blocks = held_.blocks() + held_.checkpoint_blocks() + trimming_blocks_;
-    usage.reserve_blocks = metadata_need() + slack_blocks();
+    usage.reserve_blocks = metadata_of_all() + slack_blocks();
     usage.log_bytes = uint64_t{superblock_.log_blocks} * block_bytes;
     usage.log_used_bytes = log_.used_blocks() * block_bytes;
     return usage;

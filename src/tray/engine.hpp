@@ -76,6 +76,9 @@ class Engine final : private LogWriter::Client {
 
     // Space (T8). metadata_need(): blocks for one whole checkpoint of what is dirty now.
     [[nodiscard]] uint64_t metadata_need() const;
+    // For a checkpoint of everything.
+    [[nodiscard]] uint64_t metadata_of_all() const;
+    [[nodiscard]] bool has_room(uint64_t blocks, uint64_t kept) const;
     [[nodiscard]] uint64_t slack_blocks() const;
     void estimate_state_blocks();
     void release_held();
@@ -116,6 +119,7 @@ class Engine final : private LogWriter::Client {
     bool stopping_ = false;
     uint32_t loops_ = 0;
     uint64_t reserved_ = 0;
+    uint64_t blocks_in_flight_ = 0;  // allocated by write(), not yet committed
     uint64_t metadata_blocks_ = 0;
     uint64_t state_blocks_ = 0;        // estimate for the next checkpoint
     uint64_t operations_ = 0;          // calls under way

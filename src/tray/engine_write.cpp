@@ -29,14 +29,13 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
     if (shard->head->id.snap_seq != snap_seq) {
         return fail(Errc::invalid_argument, "the generation is no longer the head");
     }
-    // T8: what a checkpoint and deletions need stays out of reach of user data; zeros and discards
-    // may use the slack, because they are how a full tray gets space back.
+    // T8: what a checkpoint and deletions need stays out of reach of user data. The slack is for
+    // what takes no room in the end: zeros, discards and overwrites, so that a full tray goes on.
     const uint64_t blocks = (data ? count : 0) + uint64_t{metadata_per_write};
-    const uint64_t kept = metadata_need() + (data ? slack_blocks() : 0);
-    const uint64_t coming = allocator_.free_blocks() + held_.blocks() + trimming_blocks_;
-    if (coming < reserved_ + blocks + kept) {
-        // Blocks that wait for a checkpoint or for the collector come back later.
-        if (held_.checkpoint_blocks() > 0) checkpointer_.request();
+    if (!has_room(blocks, slack_blocks()) &&
+        (!has_room(blocks, 0) || (data && !map_.owns_all(*shard->head, block, count)))) {
+        // What the collector freed comes back with the next checkpoint.
+        if (held_.collected_blocks() > 0) checkpointer_.request();
         return fail(Errc::no_space);
     }
     reserved_ += blocks;
@@ -115,6 +114,7 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
         PF_ASSERT(request.crcs.size() == request.count);
         std::copy(request.crcs.begin(), request.crcs.end(), write.crcs.begin());
         reserved_ -= request.count;
+        blocks_in_flight_ += request.count;
         reservation.blocks_ -= request.count;
     }
     reservation.engine_ = nullptr;  // its metadata room is given back by commit()
@@ -207,6 +207,7 @@ void Engine::release_write(PendingWrite& write) {
     if (write.generation->deleted) collector_.kick();
     reserved_ -= metadata_per_write;
     metadata_in_flight_ -= metadata_per_write;
+    blocks_in_flight_ -= write.crc_count();
     free_writes_.push_back(&write);
 }
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 #include "base/list.hpp"
@@ -33,6 +34,7 @@ class HeldBlocks {
     void hold_for_next_checkpoint(Extent extent) {
         next_checkpoint_.push_back(extent);
         checkpoint_blocks_ += extent.count;
+        collected_next_ += extent.count;
     }
     // Replaced by the checkpoint under way.
     void hold_for_this_checkpoint(Extent extent) {
@@ -43,6 +45,7 @@ class HeldBlocks {
         this_checkpoint_.insert(this_checkpoint_.end(), next_checkpoint_.begin(),
                                 next_checkpoint_.end());
         next_checkpoint_.clear();
+        collected_this_ += std::exchange(collected_next_, 0);
     }
     void checkpoint_is_durable() {
         for (const Extent& extent : this_checkpoint_) {
@@ -50,6 +53,7 @@ class HeldBlocks {
             hold(extent, 0);  // readers may still be at them
         }
         this_checkpoint_.clear();
+        collected_this_ = 0;
     }
 
     // Calls release(extent) for everything that may be allocated, given the confirmed watermark
@@ -75,6 +79,8 @@ class HeldBlocks {
 
     [[nodiscard]] uint64_t blocks() const { return blocks_; }  // T3
     [[nodiscard]] uint64_t checkpoint_blocks() const { return checkpoint_blocks_; }
+    // Of these, what is not replaced metadata: freed by deletions, or at mount.
+    [[nodiscard]] uint64_t collected_blocks() const { return collected_next_ + collected_this_; }
 
   private:
     struct Waiting {
@@ -90,6 +96,8 @@ class HeldBlocks {
     uint64_t stamp_ = 0;
     uint64_t blocks_ = 0;
     uint64_t checkpoint_blocks_ = 0;
+    uint64_t collected_next_ = 0;
+    uint64_t collected_this_ = 0;
 };
 
 }  // namespace pf::tray

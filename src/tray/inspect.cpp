@@ -81,7 +81,7 @@ Task<Status> Inspector::load(std::vector<Damage>& damage) {
     MountOptions options;
     options.cluster = superblock_.cluster;
     engine_ = std::make_unique<Engine>(std::move(disk_), options, superblock_);
-    Replay replay(*engine_);
+    Replay replay(*engine_, Replay::Purpose::inspect);
     const Status done = co_await replay.run();
     if (done) co_return Status{};
     if (done.error().code == Errc::io_error) co_return done;

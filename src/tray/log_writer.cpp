@@ -74,6 +74,11 @@ void LogWriter::request_block() {
     kick_builder();
 }
 
+void LogWriter::request_marker() {
+    marker_wanted_ = true;
+    kick_builder();
+}
+
 uint64_t LogWriter::close_gate() {
     gate_ = next_;
     return gate_;
@@ -93,19 +98,35 @@ void LogWriter::set_root(uint64_t number, uint64_t log_start) {
 }
 
 bool LogWriter::room_for(LogRank rank) const {
-    // The last blocks of the ring are kept for those without whom it never gets free (T8).
+    // The last blocks of the ring are kept for those without whom it never gets free (T8): a
+    // checkpoint logs again what is not committed, and ends with its marker.
     const uint64_t size = superblock_.log_blocks;
-    const uint64_t kept = rank == LogRank::user      ? std::clamp<uint64_t>(size / 8, 5, 64)
-                          : rank == LogRank::control ? 4
-                                                     : 1;
+    uint64_t kept = 1;
+    switch (rank) {
+        case LogRank::user:
+            kept = std::clamp<uint64_t>(size / 8, 5, 64);
+            break;
+        case LogRank::control:
+            kept = 4;
+            break;
+        case LogRank::watermark:
+            kept = 3;
+            break;
+        case LogRank::internal:
+            kept = 2;
+            break;
+        case LogRank::marker:
+            break;
+    }
     return used_blocks() + kept < size;
 }
 
 bool LogWriter::can_build() const {
     if (failed_ || free_buffers_.empty()) return false;
     if (next_ - confirmed_ >= groups_.size()) return false;
-    const bool internal = block_wanted_ || !internal_queue_.empty();
-    const bool work = (internal && room_for(LogRank::internal)) ||
+    const bool work = (marker_wanted_ && room_for(LogRank::marker)) ||
+                      (block_wanted_ && room_for(LogRank::watermark)) ||
+                      (!internal_queue_.empty() && room_for(LogRank::internal)) ||
                       (!control_queue_.empty() && room_for(LogRank::control)) ||
                       (!user_queue_.empty() && room_for(LogRank::user));
     if (!work) return false;
@@ -149,7 +170,7 @@ void LogWriter::build_block() {
         last_records_ = next_;
     else
         flush_wanted_through_ = next_;
-    block_wanted_ = false;
+    block_wanted_ = marker_wanted_ = false;
 
     LogHeader header;
     header.previous_crc = last_crc_;

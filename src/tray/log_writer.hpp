@@ -29,7 +29,7 @@ struct LogItem : ListHook {
 };
 
 // Who may use the last room of a nearly full log (T8).
-enum class LogRank : uint8_t { user, control, internal };
+enum class LogRank : uint8_t { user, control, watermark, internal, marker };
 
 class LogWriter {
   public:
@@ -65,6 +65,8 @@ class LogWriter {
     void request_watermarks() {
         if (recorded_ < last_records_) request_block();
     }
+    // The block that names a new root (T9): it may take the last room there is.
+    void request_marker();
     void fail();
 
     // The cut of a checkpoint (T4): items at or after next_sequence() do not complete until
@@ -147,6 +149,7 @@ class LogWriter {
     uint64_t queued_bytes_ = 0;
     uint64_t gate_ = UINT64_MAX;
     bool block_wanted_ = false;
+    bool marker_wanted_ = false;
     bool failed_ = false;
     bool stopping_ = false;
     uint32_t loops_ = 0;

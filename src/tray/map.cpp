@@ -98,6 +98,15 @@ ChunkVersion* Map::own(const Generation& generation, uint32_t chunk) const {
     return version != nullptr && version->generation == &generation ? version : nullptr;
 }
 
+bool Map::owns_all(const Generation& generation, uint32_t block, uint32_t count) const {
+    const ChunkVersion* version = own(generation, block / blocks_per_chunk);
+    if (version == nullptr) return false;
+    for (uint32_t i = 0; i < count; ++i) {
+        if (!version->owns(block % blocks_per_chunk + i)) return false;
+    }
+    return true;
+}
+
 ChunkVersion* Map::view(const Generation& generation, uint32_t chunk) const {
     for (const Generation* at = &generation; at != nullptr; at = at->parent) {
         if (ChunkVersion* version = own(*at, chunk)) return version;

@@ -89,6 +89,8 @@ class Map {
 
     // The table that `generation` itself has for a chunk, or null.
     [[nodiscard]] ChunkVersion* own(const Generation& generation, uint32_t chunk) const;
+    // Whether a write of these blocks would replace as many of its own.
+    [[nodiscard]] bool owns_all(const Generation& generation, uint32_t block, uint32_t count) const;
     // The table that it reads, or null: nothing was ever written.
     [[nodiscard]] ChunkVersion* view(const Generation& generation, uint32_t chunk) const;
     void link_version(ChunkVersion& version);

@@ -357,7 +357,7 @@ Task<Result<bool>> Replay::data_matches(WriteRecord record) {
             }
             // The bytes may be in the device's cache only, and if a flush of them failed before, a
             // later one need not cover them: written once more, the mount's own flush does.
-            if (engine_.disk_->volatile_cache()) {
+            if (purpose_ == Purpose::mount && engine_.disk_->volatile_cache()) {
                 PF_CO_TRY(
                     co_await engine_.disk_->write(uint64_t{extent.start + done} * block_bytes, to));
             }

@@ -18,7 +18,8 @@ namespace pf::tray {
 
 class Replay {
   public:
-    explicit Replay(Engine& engine) : engine_(engine) {}
+    enum class Purpose : uint8_t { mount, inspect };  // an inspection writes nothing
+    Replay(Engine& engine, Purpose purpose) : engine_(engine), purpose_(purpose) {}
 
     runtime::Task<Status> run();
     [[nodiscard]] uint64_t next_sequence() const { return end_ + 1; }
@@ -38,6 +39,7 @@ class Replay {
     runtime::Task<Result<bool>> data_matches(WriteRecord record);
 
     Engine& engine_;
+    Purpose purpose_;
     std::vector<DirectoryEntryFormat> entries_;
     std::vector<uint32_t> entry_pages_;
     std::vector<GenerationStateRecord> generations_;
