@@ -281,5 +281,23 @@ TEST_F(TrayTest, OverwritesGoOnWhenFull) {
     rig->check_space();
 }
 
+// T9: a root that never reached the disk is noticed, because the log is newer than the other one.
+TEST_F(TrayTest, RefusesAnOlderRootThanTheLogNames) {
+    start();
+    ASSERT_TRUE(rig->write(1, 1, 0, 4, 10));
+    runtime::sim::DiskFault fault;
+    fault.kind = runtime::sim::FaultKind::lost_write;
+    fault.operations = runtime::sim::DiskFault::on_write;
+    fault.offset = uint64_t{first_root_address} * block_bytes;
+    fault.length = uint64_t{root_slots} * block_bytes;
+    rig->disk().inject(fault);
+    ASSERT_TRUE(rig->run(rig->tray().checkpoint()));
+    rig->crash(true);
+    const Status mounted = rig->mount();
+    ASSERT_FALSE(mounted);
+    EXPECT_EQ(mounted.error().code, Errc::corrupt);
+    EXPECT_NE(mounted.error().message.find("newer than the root"), std::string::npos);
+}
+
 }  // namespace
 }  // namespace pf::tray
