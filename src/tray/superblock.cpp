@@ -41,6 +41,20 @@ Task<Status> refuse_if_used(runtime::Disk& disk, MutableBytes scratch) {
     co_return Status{};
 }
 
+// A nonce that differs from the one before even if the random numbers repeat (a fixed seed): what
+// an earlier format left in the log must never pass for ours.
+Task<Result<uint64_t>> choose_nonce(runtime::Disk& disk, Address second_copy, MutableBytes block) {
+    uint64_t nonce = runtime::Reactor::current().rng().next();
+    for (const Address address : {superblock_a_address, second_copy}) {
+        PF_CO_TRY(co_await disk.read(uint64_t{address} * block_bytes, block));
+        const Result<Superblock> before = decode_superblock(block);
+        if (!before) continue;
+        nonce += before->nonce * 2 + 1;
+        break;
+    }
+    co_return nonce;
+}
+
 }  // namespace
 
 Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
@@ -51,11 +65,13 @@ Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
     if (!options.force) PF_CO_TRY(co_await refuse_if_used(disk, buffer.bytes()));
     superblock.cluster = options.cluster;
     superblock.tray = options.tray;
-    superblock.nonce = reactor.rng().next();
+
+    const MutableBytes block = buffer.bytes().first(block_bytes);
+    PF_CO_TRY_ASSIGN(superblock.nonce,
+                     co_await choose_nonce(disk, superblock.second_copy(), block));
 
     // The old superblocks go first and the new ones come last, so that a crash in between leaves
     // no tray, never half of one.
-    const MutableBytes block = buffer.bytes().first(block_bytes);
     std::ranges::fill(block, std::byte{0});
     for (const Address address : {superblock_a_address, superblock.second_copy()}) {
         PF_CO_TRY(co_await write_block(disk, address, block));

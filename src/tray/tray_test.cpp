@@ -299,5 +299,27 @@ TEST_F(TrayTest, RefusesAnOlderRootThanTheLogNames) {
     EXPECT_NE(mounted.error().message.find("newer than the root"), std::string::npos);
 }
 
+// What an earlier format left behind is never taken for ours, even with the same random numbers.
+TEST_F(TrayTest, FormatsOverAnOlderTray) {
+    start();
+    for (uint32_t i = 0; i < 60; ++i) ASSERT_TRUE(rig->write(1, 1, i, 1, i + 1));
+    rig->crash(true);
+    const auto used = rig->disk().contents();
+    rig = std::make_unique<TrayRig>();
+    rig->disk().replace(used);
+    ASSERT_TRUE(rig->format(true));
+    mount();
+    EXPECT_TRUE(rig->tray().shards().empty());
+    ASSERT_TRUE(rig->create_shard(1, 4096));
+    expect_read(1, 0, {0, 0});
+    for (uint32_t i = 0; i < 60; ++i) {
+        ASSERT_TRUE(rig->write(1, 1, i, 1, 1000 + i));
+        if (i % 7 != 0) continue;
+        rig->crash(true);
+        mount();
+        expect_read(1, i, {1000 + i, 0});
+    }
+}
+
 }  // namespace
 }  // namespace pf::tray
