@@ -163,8 +163,9 @@ DiskFault make_fault(Lie lie, Rng& rng) {
             fault.kind = FaultKind::lost_write;
             fault.offset = block_bytes;
             fault.length = 2 * block_bytes;
+            // From some point on all of them, so that the newest is among the lost.
             fault.skip = rng.below(3);
-            fault.count = 1;
+            fault.count = DiskFault::forever;
             break;
     }
     return fault;
