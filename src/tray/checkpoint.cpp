@@ -90,6 +90,7 @@ Task<Status> Checkpointer::run_at_mount(uint64_t log_start, uint32_t log_previou
     root.log_start = log_start;
     root.log_previous = log_previous;
     begin();
+    first_epoch_ = epoch_;
     PF_CO_TRY(co_await write_all(false, root));
     engine_.held_.checkpoint_is_durable();
     co_return Status{};
@@ -197,6 +198,10 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     // T4, T9: everything the root names is durable before the root, and the root before reuse.
     ++engine_.counters_.flushes;
     if (!planted("root_before_tables_flush")) PF_CO_TRY(co_await engine_.disk_->flush());
+    if (planted("checkpoint_records_wrong_position") && epoch_ > first_epoch_) {
+        root.log_start = engine_.log_.next_sequence();
+        root.log_previous = engine_.log_.last_crc();
+    }
     root.number = epoch_;
     encode_root(root, engine_.superblock_.tag(), buffer_.bytes().first(block_bytes));
     const auto slot = first_root_address + static_cast<Address>(root.number % root_slots);
@@ -271,8 +276,10 @@ Task<Status> Checkpointer::write_tables(bool paced) {
                 const MutableBytes to =
                     buffer_.bytes().subspan(size_t{index} * block_bytes, block_bytes);
                 std::memcpy(to.data(), &table, block_bytes);
-                if (!planted("drop_table_on_checkpoint") || version.chunk % 5 != 3 ||
-                    version.stored.address == unmapped_address) {
+                const bool dropped = planted("drop_table_on_checkpoint") &&
+                                     (version.chunk + epoch_) % 3 == 0 &&
+                                     version.stored.address != unmapped_address;
+                if (!dropped) {
                     replace(version.stored, {extents[e].start + i, crc32c(to)});
                 }
                 version.stored_last =

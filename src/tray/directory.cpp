@@ -1,7 +1,6 @@
 #include "tray/directory.hpp"
 
 #include "base/assert.hpp"
-#include "base/planted.hpp"
 
 namespace pf::tray {
 
@@ -85,8 +84,7 @@ void Directory::mark_page_dirty(uint32_t page) {
 void Directory::prepare_change(ChunkVersion& version) {
     if (version.dirty_epoch == epoch_) return;
     const uint64_t writing = epoch_ - 1;
-    if (checkpointing_ && version.dirty_epoch == writing && version.written_epoch != writing &&
-        !planted("checkpoint_records_wrong_position")) {
+    if (checkpointing_ && version.dirty_epoch == writing && version.written_epoch != writing) {
         version.frozen = tables_.take();
         *version.frozen = *version.table;
         version.frozen_last = version.last;

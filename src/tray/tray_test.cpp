@@ -321,5 +321,53 @@ TEST_F(TrayTest, FormatsOverAnOlderTray) {
     }
 }
 
+runtime::Task<Status> write_one_per_chunk(TrayRig& rig, uint32_t chunks, uint32_t tag) {
+    for (uint32_t chunk = chunks; chunk > 0; --chunk) {
+        const uint32_t block = (chunk - 1) * blocks_per_chunk + tag % blocks_per_chunk;
+        PF_CO_TRY(co_await rig.do_write(1, 1, block, 1, tag + chunk, WriteKind::data, {}));
+    }
+    co_return Status{};
+}
+
+// T4: tables that change while a checkpoint is being written are in it as they were at its cut.
+TEST_F(TrayTest, CheckpointsAreOfALogPosition) {
+    constexpr uint32_t chunks = 200;  // several batches of tables
+    rig = std::make_unique<TrayRig>(RigOptions{.log_bytes = uint64_t{4} << 20});
+    ASSERT_TRUE(rig->format());
+    mount();
+    ASSERT_TRUE(rig->create_shard(1, chunks * blocks_per_chunk));
+    for (uint32_t round = 0; round < 6; ++round) {
+        const uint32_t tag = 1 + round * 1000;
+        ASSERT_TRUE(rig->run(write_one_per_chunk(*rig, chunks, tag)));
+        // A checkpoint runs while the same tables are written again.
+        bool written = false;
+        const uint64_t before = rig->tray().counters().checkpoints;
+        rig->node().call([&] {
+            auto checkpoint = [](Tray& tray) -> runtime::Task<void> {
+                EXPECT_TRUE(co_await tray.checkpoint());
+            };
+            auto write = [](TrayRig& to, uint32_t from, bool& done) -> runtime::Task<void> {
+                EXPECT_TRUE(co_await write_one_per_chunk(to, chunks, from));
+                done = true;
+            };
+            runtime::Reactor::current().spawn(checkpoint(rig->tray()));
+            runtime::Reactor::current().spawn(write(*rig, tag + 300, written));
+        });
+        const auto finished = [&] {
+            return written && rig->tray().counters().checkpoints > before;
+        };
+        ASSERT_TRUE(rig->sim().run_until(finished, rig->sim().now() + 60 * runtime::seconds));
+        rig->crash(round % 2 == 0);
+        mount();
+        for (uint32_t chunk = 1; chunk <= chunks; ++chunk) {
+            const uint32_t first = (chunk - 1) * blocks_per_chunk;
+            expect_read(1, first + tag % blocks_per_chunk, {tag + chunk});
+            expect_read(1, first + (tag + 300) % blocks_per_chunk, {tag + 300 + chunk});
+        }
+        rig->settle();
+        rig->check_space();
+    }
+}
+
 }  // namespace
 }  // namespace pf::tray
