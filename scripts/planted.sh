@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cmake --preset planted >/dev/null
-cmake --build build/planted --target crash_states disk_faults sim_run sim_sweep store_test
+cmake --build build/planted --target crash_states disk_faults sim_run sim_sweep store_test \
+    rules_test tray_model_test tray_test
 bin=build/planted/tests/sim
 
 # In order of cost. Each ends with 0 when it found nothing.
@@ -12,6 +13,9 @@ suites=("crash states|$bin/crash_states --states=20000"
         "lying disks|$bin/disk_faults --runs=400"
         "whole cluster|$bin/sim_run --seeds=40"
         "store rules|build/planted/src/store/store_test"
+        "tray model|build/planted/src/tray/tray_model_test"
+        "tray|build/planted/src/tray/tray_test"
+        "tray rules|$bin/rules_test"
         "failure sweep|$bin/sim_sweep")
 
 caught_by() {
