@@ -107,6 +107,15 @@ Task<Result<Superblock>> SuperblockReader::read_copy(Address address) {
     co_return superblock;
 }
 
+Task<bool> SuperblockReader::has_root() {
+    runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
+    for (Address address = first_root_address; address < log_start_address; ++address) {
+        const Status done = co_await disk_.read(uint64_t{address} * block_bytes, buffer.bytes());
+        if (done && load<uint32_t>(buffer.bytes()) == root_magic) co_return true;
+    }
+    co_return false;
+}
+
 Task<Result<Superblock>> SuperblockReader::read() {
     if (disk_.size_bytes() < 3 * block_bytes) {
         co_return fail(Errc::not_found, fmt::format("{}: too small to be a tray", disk_.name()));
@@ -119,7 +128,10 @@ Task<Result<Superblock>> SuperblockReader::read() {
     if (!first && !second) {
         const bool none =
             first.error().code == Errc::not_found && second.error().code == Errc::not_found;
-        if (none) co_return fail(Errc::not_found, fmt::format("{}: not a tray", disk_.name()));
+        const bool roots = co_await has_root();
+        if (none && !roots) {
+            co_return fail(Errc::not_found, fmt::format("{}: not a tray", disk_.name()));
+        }
         const bool version = first.error().code == Errc::unsupported_version;
         co_return fail(version ? first.error().code : Errc::corrupt,
                        fmt::format("{}: both superblocks are unusable: {}; {}", disk_.name(),

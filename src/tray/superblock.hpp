@@ -24,6 +24,8 @@ class SuperblockReader {
 
   private:
     [[nodiscard]] runtime::Task<Result<Superblock>> read_copy(Address address);
+    // A root without a superblock: a tray that lost both copies, not a disk that never was one.
+    [[nodiscard]] runtime::Task<bool> has_root();
 
     runtime::Disk& disk_;
     std::vector<std::string> warnings_;

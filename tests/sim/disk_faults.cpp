@@ -108,13 +108,13 @@ bool deletion_unanswered(const TrayModel& model, tray::ShardId shard, tray::Snap
     return false;
 }
 
-Task<std::string> check_all(Process& process, const TrayModel& model, Tally& tally) {
+Task<std::string> check_all(Process& process, const TrayModel& model, Lie lie, Tally& tally) {
     auto tray = co_await open_tray(process, false);
     if (!tray) {
         ++tally.refused_mounts;
-        // A disk that reads both superblocks from elsewhere does not even look like a tray.
-        if (is_detection(tray.error()) || tray.error().code == Errc::not_found)
-            co_return std::string();
+        // A disk that reads superblocks and roots from elsewhere does not even look like a tray.
+        const bool unseen = lie == Lie::misdirected_read && tray.error().code == Errc::not_found;
+        if (is_detection(tray.error()) || unseen) co_return std::string();
         co_return "mount: " + tray.error().text();
     }
     for (const auto& [shard_id, shard] : model.shards) {
@@ -207,7 +207,7 @@ std::string run_seed(uint64_t seed, std::array<Tally, lies>& tallies) {
         machine.restart();
     }
     if (lie == Lie::misdirected_read) machine.disk().inject(make_fault(lie, rng));
-    wrong = run(check_all(machine.process(), model, tally), "check");
+    wrong = run(check_all(machine.process(), model, lie, tally), "check");
     for (const auto kind :
          {FaultKind::lost_write, FaultKind::misdirected_write, FaultKind::misdirected_read}) {
         tally.injected += machine.disk().injected(kind);
