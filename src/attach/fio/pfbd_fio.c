@@ -249,12 +249,14 @@ static int pfbd_getevents(struct thread_data* td, unsigned int min, unsigned int
     struct engine* e = td->io_ops_data;
 
     retire(e);
-    do {
+    /* What is here is handed out first; what fio queues meanwhile leaves at once at the next poll.
+     */
+    while (e->count < min || e->count == 0) {
         int r = pfbd_poll(e->context, e->count < min ? wait_us(t) : 0);
 
         if (r < 0) return r;
-        if (t != NULL && r == 0) break;
-    } while (e->count < min);
+        if (min == 0 || (t != NULL && r == 0)) break;
+    }
     e->handed_out = e->count < max ? e->count : max;
     return (int)e->handed_out;
 }

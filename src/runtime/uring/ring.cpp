@@ -16,6 +16,12 @@ namespace pf::runtime {
 
 namespace {
 
+// Asked for on every poll, where a system call would be felt.
+int this_thread() {
+    thread_local const int id = ::gettid();
+    return id;
+}
+
 std::string kernel_release() {
     utsname name{};
     return ::uname(&name) == 0 ? name.release : "unknown";
@@ -100,7 +106,7 @@ void Ring::create_file_table() {
 }
 
 void Ring::enable() {
-    const int thread = ::gettid();
+    const int thread = this_thread();
     if (enabled()) {
         PF_ASSERT(owner_thread_ == thread);  // a reactor runs on one thread only
         return;
@@ -228,7 +234,7 @@ void Ring::drain() {
     draining_ = true;
     if (!enabled()) return;
     if (in_kernel_ == 0) return;
-    PF_ASSERT(owner_thread_ == ::gettid());
+    PF_ASSERT(owner_thread_ == this_thread());
     submit();
     if (io_uring_sqe* sqe = io_uring_get_sqe(&ring_)) {
         io_uring_prep_cancel(sqe, nullptr, IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
