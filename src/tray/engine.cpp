@@ -32,6 +32,7 @@ Engine::Engine(std::unique_ptr<runtime::Disk> disk, MountOptions options, Superb
       superblock_(superblock),
       allocator_(superblock.data_start, superblock.data_end),
       log_(*disk_, superblock_, *this),
+      data_writer_(*disk_, &Engine::data_written),
       checkpointer_(*this),
       collector_(*this) {}
 
@@ -46,6 +47,7 @@ Task<Status> Engine::mount() {
     const LogWriter::Start start{root_.incarnation, root_.log_start, root_.log_previous,
                                  root_.number};
     log_.start(start);
+    data_writer_.start();
     log_.request_block();  // names the new root (T9)
     auto& reactor = runtime::Reactor::current();
     loops_ = options_.discard ? 3 : 2;
@@ -69,7 +71,8 @@ Task<Status> Engine::stop() {
     Status result = fail(Errc::io_error);
     if (!failed_) result = co_await checkpointer_.run_last();
     log_.request_stop();
-    while (!log_.stopped()) co_await runtime::sleep_for(poll);
+    data_writer_.request_stop();
+    while (!log_.stopped() || !data_writer_.stopped()) co_await runtime::sleep_for(poll);
     co_return result;
 }
 

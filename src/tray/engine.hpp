@@ -9,7 +9,9 @@
 #include "runtime/sync.hpp"
 #include "tray/allocator.hpp"
 #include "tray/checkpoint.hpp"
+#include "tray/data_writer.hpp"
 #include "tray/held_blocks.hpp"
+#include "tray/io_batch.hpp"
 #include "tray/log_writer.hpp"
 #include "tray/map.hpp"
 #include "tray/pending_write.hpp"
@@ -85,8 +87,7 @@ class Engine final : private LogWriter::Client {
     void give_back(Extent extent);
     runtime::Task<void> run_trimmer();
 
-    void submit_data(PendingWrite& write, const WriteRequest& request);
-    void data_written(PendingWrite& write, int32_t result);
+    static void data_written(PendingWrite& write, int32_t result);
     static void write_completed(LogItem& item, bool ok);
     void release_write(PendingWrite& write);
     void end_operation() {
@@ -110,6 +111,7 @@ class Engine final : private LogWriter::Client {
     Allocator allocator_;
     HeldBlocks held_;
     LogWriter log_;
+    DataWriter data_writer_;
     Checkpointer checkpointer_;
     Collector collector_;
     std::vector<std::string> warnings_;

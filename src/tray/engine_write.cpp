@@ -124,7 +124,7 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
         return encode_record(static_cast<PendingWrite&>(item).record(false), to);
     };
     write.completed = &Engine::write_completed;
-    if (data) submit_data(write, request);
+    if (data) data_writer_.add(write, request.data);
     log_.submit(write, LogRank::user);
     Finished finished(write);
     co_await finished;
@@ -136,56 +136,10 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     co_return Ticket(&write);
 }
 
-void Engine::submit_data(PendingWrite& write, const WriteRequest& request) {
-    if (write.extent_count == 1) {
-        auto& op = write.data_op;
-        op.write = &write;
-        op.kind = runtime::DiskOp::Kind::write;
-        op.offset = uint64_t{write.extents[0].start} * block_bytes;
-        op.length = uint64_t{write.count} * block_bytes;
-        op.iov = request.data.data();
-        op.iov_count = static_cast<uint32_t>(request.data.size());
-        op.complete = [](runtime::DiskOp& done) {
-            PendingWrite& owner = *static_cast<PendingWrite::DataOp&>(done).write;
-            owner.engine->data_written(owner, done.result);
-        };
-        disk_->submit(op);
-        return;
-    }
-    IoBatch& batch = take_batch();
-    write.batch = &batch;
-    size_t piece = 0;
-    size_t used = 0;  // of that piece
-    for (uint32_t i = 0; i < write.extent_count; ++i) {
-        batch.add_part(runtime::DiskOp::Kind::write,
-                       uint64_t{write.extents[i].start} * block_bytes);
-        uint64_t left = uint64_t{write.extents[i].count} * block_bytes;
-        while (left > 0) {
-            const iovec& memory = request.data[piece];
-            const size_t bytes = std::min<size_t>(left, memory.iov_len - used);
-            batch.add_memory(static_cast<std::byte*>(memory.iov_base) + used, bytes);
-            left -= bytes;
-            used += bytes;
-            if (used == memory.iov_len) {
-                ++piece;
-                used = 0;
-            }
-        }
-    }
-    batch.submit(
-        *disk_,
-        [](void* context, int32_t result) {
-            PendingWrite& owner = *static_cast<PendingWrite*>(context);
-            owner.engine->data_written(owner, result);
-        },
-        &write);
-}
-
 void Engine::data_written(PendingWrite& write, int32_t result) {
-    if (write.batch != nullptr) give_back_batch(*write.batch);
-    write.batch = nullptr;
-    if (result != 0) log_.fail();  // never retried into success
-    log_.data_done(write);
+    LogWriter& log = write.engine->log_;
+    if (result != 0) log.fail();  // never retried into success
+    log.data_done(write);
 }
 
 // Called by the log: the write is durable, or the tray has failed.

@@ -5,7 +5,6 @@
 #include <array>
 #include <coroutine>
 
-#include "tray/io_batch.hpp"
 #include "tray/log_writer.hpp"
 #include "tray/map.hpp"
 
@@ -14,10 +13,6 @@ namespace pf::tray {
 class Engine;
 
 struct PendingWrite : LogItem {
-    struct DataOp : runtime::DiskOp {
-        PendingWrite* write = nullptr;
-    };
-
     Engine* engine = nullptr;
     Generation* generation = nullptr;
     Position position;
@@ -28,8 +23,8 @@ struct PendingWrite : LogItem {
     uint32_t extent_count = 0;
     std::array<Extent, max_write_blocks> extents;
     std::array<uint32_t, max_write_blocks> crcs;
-    DataOp data_op;
-    IoBatch* batch = nullptr;  // data in more than one extent
+    uint32_t data_runs = 0;  // disk operations that carry some of the data (DataWriter)
+    int32_t data_result = 0;
     std::coroutine_handle<> waiter;
     bool finished = false;
     bool durable = false;
