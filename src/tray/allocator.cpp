@@ -127,11 +127,4 @@ uint32_t Allocator::allocate(uint32_t count, Extent* to, Purpose purpose) {
     return extents;
 }
 
-Address Allocator::allocate_metadata() {
-    Extent extent{};
-    const uint32_t extents = allocate(1, &extent, Purpose::metadata);
-    PF_ASSERT(extents == 1);
-    return extent.start;
-}
-
 }  // namespace pf::tray

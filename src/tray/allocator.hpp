@@ -24,7 +24,6 @@ class Allocator {
     // Takes `count` blocks in as few extents as a bounded search finds and writes them to `to`
     // (room for `count`). Returns the number of extents. The caller checked free_blocks().
     uint32_t allocate(uint32_t count, Extent* to, Purpose purpose = Purpose::data);
-    [[nodiscard]] Address allocate_metadata();
 
     [[nodiscard]] uint64_t free_blocks() const { return free_; }
     [[nodiscard]] uint64_t capacity_blocks() const { return end_ - start_; }

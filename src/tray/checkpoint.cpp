@@ -59,9 +59,15 @@ Task<Status> Checkpointer::run_locked(bool paced) {
     // What was just acked is usually committed in the same turn: then it is not logged again.
     constexpr int turns = 3;
     for (int i = 0; i < turns; ++i) co_await runtime::yield();
-    Status result = fail(Errc::io_error);
-    if (!engine_.failed_) {
-        begin();
+    // T8 keeps room for a whole checkpoint; held blocks may still be on their way to be part of it.
+    bool begun = false;
+    while (!engine_.failed_ && !(begun = begin())) {
+        if (engine_.held_.blocks() + engine_.trimming_blocks_ == 0) break;
+        log.request_watermarks();
+        co_await engine_.advanced_.wait();
+    }
+    Status result = fail(Errc::no_space, "no room is left for a checkpoint");
+    if (begun && !engine_.failed_) {
         log_uncommitted_again(root.log_start);
         log.open_gate();
         result = co_await write_all(paced, root);
@@ -89,21 +95,58 @@ Task<Status> Checkpointer::run_at_mount(uint64_t log_start, uint32_t log_previou
     root.incarnation = engine_.root_.incarnation + 1;
     root.log_start = log_start;
     root.log_previous = log_previous;
-    begin();
+    if (!begin()) co_return fail(Errc::no_space, "no room is left for a checkpoint");
     first_epoch_ = epoch_;
     PF_CO_TRY(co_await write_all(false, root));
     engine_.held_.checkpoint_is_durable();
     co_return Status{};
 }
 
-// Takes over what is dirty: from here on this checkpoint is fixed.
-void Checkpointer::begin() {
+// Takes over what is dirty: from here on this checkpoint is fixed. False: no room for it now.
+bool Checkpointer::begin() {
     Directory& directory = engine_.map_.directory();
     encode_state();
+    const uint64_t blocks = directory.dirty_tables() + directory.dirty_pages() + state_.size() +
+                            directory.pages().size() / links_per_index_block + 1;
+    if (engine_.allocator_.free_blocks() < blocks) return false;
+    take_room(blocks);
     epoch_ = directory.begin_checkpoint();
     engine_.held_.begin_checkpoint();
-    remaining_ = directory.writing_tables().size() + directory.writing_pages().size() +
-                 state_.size() + directory.pages().size() / links_per_index_block + 1;
+    return true;
+}
+
+void Checkpointer::take_room(uint64_t blocks) {
+    PF_ASSERT(next_room_ == room_.size());
+    room_.resize(blocks);
+    room_.resize(engine_.allocator_.allocate(static_cast<uint32_t>(blocks), room_.data(),
+                                             Allocator::Purpose::metadata));
+    next_room_ = 0;
+    engine_.metadata_blocks_ += blocks;
+}
+
+// Tables that went away after the cut were not written.
+void Checkpointer::give_back_room() {
+    for (; next_room_ < room_.size(); ++next_room_) {
+        const Extent& unused = room_[next_room_];
+        engine_.allocator_.free(unused.start, unused.count);
+        engine_.metadata_blocks_ -= unused.count;
+    }
+}
+
+// Returns the number of extents.
+uint32_t Checkpointer::allocate(uint32_t blocks, Extent* to) {
+    uint32_t extents = 0;
+    while (blocks > 0) {
+        PF_ASSERT(next_room_ < room_.size());
+        Extent& first = room_[next_room_];
+        const uint32_t count = std::min(blocks, first.count);
+        to[extents++] = {first.start, count};
+        first.start += count;
+        first.count -= count;
+        blocks -= count;
+        if (first.count == 0) ++next_room_;
+    }
+    return extents;
 }
 
 void Checkpointer::encode_state() {
@@ -143,8 +186,9 @@ void Checkpointer::log_uncommitted_again(uint64_t before) {
     for (const auto& [id, shard] : engine_.map_.shards()) {
         auto& list = shard->uncommitted;
         for (ShardLink* link = list.front(); link != nullptr; link = list.next(*link)) {
-            const PendingWrite& write = *link->write;
+            PendingWrite& write = *link->write;
             if (!write.durable || write.sequence >= before) continue;
+            write.moved_in_log = true;
             auto item = std::make_unique<LoggedAgain>();
             item->encoded.resize(write.bytes);
             item->bytes = encode_record(write.record(true), item->encoded);
@@ -218,7 +262,7 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     new_chain_blocks_.clear();
     engine_.root_ = root;
     directory.end_checkpoint();
-    remaining_ = 0;
+    give_back_room();
     ++completed_;
     engine_.estimate_state_blocks();
     co_return Status{};
@@ -233,19 +277,6 @@ void Checkpointer::replace(BlockLink& stored, BlockLink by) {
     stored = by;
 }
 
-// T8 keeps room for a whole checkpoint; held blocks may still be on their way to be part of it.
-Task<Status> Checkpointer::wait_for_room(uint32_t blocks) {
-    while (engine_.allocator_.free_blocks() < blocks) {
-        if (engine_.failed_) co_return fail(Errc::io_error);
-        if (engine_.held_.blocks() + engine_.trimming_blocks_ == 0) {
-            co_return fail(Errc::no_space, "no room is left for a checkpoint");
-        }
-        engine_.log_.request_watermarks();
-        co_await engine_.advanced_.wait();
-    }
-    co_return Status{};
-}
-
 Task<Status> Checkpointer::write_tables(bool paced) {
     Directory& directory = engine_.map_.directory();
     auto& tables = directory.writing_tables();
@@ -257,17 +288,12 @@ Task<Status> Checkpointer::write_tables(bool paced) {
             ChunkVersion* version = std::exchange(tables[at++], nullptr);
             if (version->removed) {
                 directory.destroy(version);
-                --remaining_;
                 continue;
             }
             batch[count++] = version;
         }
         if (count == 0) break;
-        PF_CO_TRY(co_await wait_for_room(count));
-        const uint32_t extent_count =
-            engine_.allocator_.allocate(count, extents.data(), Allocator::Purpose::metadata);
-        engine_.metadata_blocks_ += count;
-        remaining_ -= count;
+        const uint32_t extent_count = allocate(count, extents.data());
         uint32_t index = 0;
         for (uint32_t e = 0; e < extent_count; ++e) {
             for (uint32_t i = 0; i < extents[e].count; ++i, ++index) {
@@ -300,11 +326,7 @@ Task<Status> Checkpointer::write_pages(bool paced) {
     std::array<Extent, batch_tables> extents;
     for (size_t at = 0; at < pages.size();) {
         const auto count = static_cast<uint32_t>(std::min<size_t>(batch_tables, pages.size() - at));
-        PF_CO_TRY(co_await wait_for_room(count));
-        const uint32_t extent_count =
-            engine_.allocator_.allocate(count, extents.data(), Allocator::Purpose::metadata);
-        engine_.metadata_blocks_ += count;
-        remaining_ -= count;
+        const uint32_t extent_count = allocate(count, extents.data());
         uint32_t index = 0;
         for (uint32_t e = 0; e < extent_count; ++e) {
             for (uint32_t i = 0; i < extents[e].count; ++i, ++index) {
@@ -365,11 +387,10 @@ Task<Result<BlockLink>> Checkpointer::write_chain(MetaKind kind,
     BlockLink next{unmapped_address, 0};
     const MutableBytes block = buffer_.bytes().first(block_bytes);
     for (auto payload = payloads.rbegin(); payload != payloads.rend(); ++payload) {
-        PF_CO_TRY(co_await wait_for_room(1));
-        const Address address = engine_.allocator_.allocate_metadata();
+        Extent extent{};
+        allocate(1, &extent);
+        const Address address = extent.start;
         new_chain_blocks_.push_back(address);
-        ++engine_.metadata_blocks_;
-        if (remaining_ > 0) --remaining_;
         std::memcpy(block.data() + sizeof(MetaHeaderFormat), payload->data(), payload->size());
         const uint32_t crc = seal_meta(kind, engine_.superblock_.tag(),
                                        static_cast<uint32_t>(payload->size()), next, block);

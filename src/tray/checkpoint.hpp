@@ -6,6 +6,10 @@
 // dirty was taken over; tables that change afterwards are copied first. Order: tables, directory,
 // state; flush; root; flush; a log block that names the root; only then are the old checkpoint's
 // blocks and the log space before L free.
+//
+// All blocks that a checkpoint writes are allocated at its cut. A block that is superseded after
+// the cut becomes free (T3) while the checkpoint's tables still name it: data may take it, because
+// the replay first frees it again, but the checkpoint itself must not.
 #pragma once
 
 #include <memory>
@@ -34,8 +38,6 @@ class Checkpointer {
     runtime::Task<void> run_loop();
     void wake() { wake_.wake_all(); }
 
-    // Blocks that the checkpoint under way still has to allocate.
-    [[nodiscard]] uint64_t remaining_blocks() const { return remaining_; }
     [[nodiscard]] std::vector<Address>& chain_blocks() { return chain_blocks_; }
     [[nodiscard]] uint64_t completed() const { return completed_; }
 
@@ -50,7 +52,10 @@ class Checkpointer {
 
     runtime::Task<Status> run_locked(bool paced);
     runtime::Task<Status> write_all(bool paced, Root root);
-    void begin();
+    [[nodiscard]] bool begin();
+    void take_room(uint64_t blocks);
+    void give_back_room();
+    uint32_t allocate(uint32_t blocks, Extent* to);
     void encode_state();
     void log_uncommitted_again(uint64_t before);
     runtime::Task<Status> write_tables(bool paced);
@@ -58,7 +63,6 @@ class Checkpointer {
     runtime::Task<Result<BlockLink>> write_chain(MetaKind kind,
                                                  std::vector<std::vector<std::byte>> payloads);
     runtime::Task<Status> write_batch(uint32_t blocks, const Extent* extents, bool paced);
-    runtime::Task<Status> wait_for_room(uint32_t blocks);
     void replace(BlockLink& stored, BlockLink by);
     runtime::Task<Status> wait_logged_again();
 
@@ -66,12 +70,13 @@ class Checkpointer {
     runtime::Buffer buffer_;  // batch_tables blocks
     uint64_t epoch_ = 0;
     uint64_t first_epoch_ = 0;  // of the mount's own checkpoint
-    uint64_t remaining_ = 0;
     uint64_t completed_ = 0;
     bool requested_ = false;
     std::vector<std::vector<std::byte>> state_;
     std::vector<Address> chain_blocks_;  // index and state of the durable checkpoint
     std::vector<Address> new_chain_blocks_;
+    std::vector<Extent> room_;  // of this checkpoint, not used yet: from next_room_ on
+    size_t next_room_ = 0;
     std::vector<std::unique_ptr<LoggedAgain>> logged_again_;
     runtime::WaitQueue wake_;
 };

@@ -367,8 +367,7 @@ uint64_t Engine::slack_blocks() const {
 
 uint64_t Engine::metadata_need() const {
     const Directory& directory = map_.directory();
-    return directory.dirty_tables() + directory.dirty_pages() + checkpointer_.remaining_blocks() +
-           state_blocks_;
+    return directory.dirty_tables() + directory.dirty_pages() + state_blocks_;
 }
 
 uint64_t Engine::metadata_of_all() const {

@@ -105,7 +105,7 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     write.block = request.block;
     write.count = request.count;
     write.extent_count = 0;
-    write.finished = write.durable = false;
+    write.finished = write.durable = write.moved_in_log = false;
     write.waiter = {};
     write.in_shard.write = &write;
     shard->uncommitted.push_back(write.in_shard);
@@ -178,7 +178,8 @@ void Engine::commit(Ticket ticket) {
     effect.crcs = std::as_bytes(std::span(write.crcs.data(), write.crc_count()));
     map_.apply_write(*write.generation, effect, root_.number);
     for (const Superseded& old : map_.superseded()) {
-        if (old.after_checkpoint)
+        // Replay may find the later record unconfirmed, so T3 cannot go by the first one.
+        if (old.after_checkpoint || write.moved_in_log)
             held_.hold_for_next_checkpoint(old.extent);
         else
             held_.hold(old.extent, write.sequence);

@@ -28,6 +28,7 @@ struct PendingWrite : LogItem {
     std::coroutine_handle<> waiter;
     bool finished = false;
     bool durable = false;
+    bool moved_in_log = false;  // its record in the log is now a later one (T5)
     ShardLink in_shard;
 
     [[nodiscard]] uint32_t crc_count() const { return kind == WriteKind::data ? count : 0; }

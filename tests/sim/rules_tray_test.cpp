@@ -137,6 +137,40 @@ TEST(Rules, rule_t12_a_reader_holds_its_blocks) {
     EXPECT_TRUE((**found).has_value()) << (**found).error().text();
 }
 
+// Found by the first version of the scenario above: overwrites without a pause fill the log, and
+// the checkpoints they force pile up blocks behind the reader until a checkpoint has none left to
+// take.
+TEST(Rules, regression_slow_reader_on_a_nearly_full_tray) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.create());
+    for (uint32_t i = 0; i < 20; ++i)
+        ASSERT_TRUE(rig.write({.block = 1024 + 25 * i, .count = 25, .tag = 10'000 + 25 * i}));
+    ASSERT_TRUE(rig.write({.block = 10, .count = 20, .tag = p}));
+    rig.idle();
+    DiskFault slow;
+    slow.kind = FaultKind::slow;
+    slow.operations = DiskFault::on_read;
+    slow.slow_extra = 30 * runtime::seconds;
+    rig.disk.inject(slow);
+    auto found = std::make_shared<std::optional<Status>>();
+    rig.node.reactor().spawn(read_one(rig.tray(), 10, p, found));
+    rig.idle(runtime::milliseconds);
+    uint32_t written = 0;
+    for (uint32_t i = 0; i < 120; ++i) {
+        const Status done = rig.write({.block = 600, .count = 20, .tag = 20'000 + 20 * i});
+        if (done)
+            ++written;
+        else
+            ASSERT_EQ(done.error().code, Errc::no_space) << i << ": " << done.error().text();
+    }
+    EXPECT_GT(written, 0u);
+    rig.idle(60 * runtime::seconds);
+    ASSERT_TRUE(found->has_value());
+    EXPECT_TRUE((**found).has_value()) << (**found).error().text();
+    EXPECT_TRUE(rig.write({.block = 600, .count = 20, .tag = 90'000})) << "room came back";
+    EXPECT_FALSE(rig.tray().failed());
+}
+
 // Generation 2 has P, 3 and 4 have Q. After a rollback to 2 the new head 5 must read P, and
 // deleting 2 by its neighbours 1 and 3 would free P under it.
 TEST(Rules, rule_s1_generations_are_a_tree) {
