@@ -2,9 +2,10 @@
 //
 // Contract: offsets and lengths are multiples of block_bytes (4 KiB) and memory is 4 KiB-aligned.
 // An operation transfers everything or fails; an implementation resubmits short transfers itself.
-// A completed write is durable only if `volatile_cache()` is false, or once a flush that was
-// *submitted after the write completed* has completed. Operations in flight together have no order.
-// After an error the state of the written range is unknown until it is written again.
+// A completed write is durable only if it was `write_through`, if `volatile_cache()` is false, or
+// once a flush that was *submitted after the write completed* has completed. Operations in flight
+// together have no order. After an error the state of the written range is unknown until it is
+// written again.
 //
 // Thread rule: used only on the reactor that opened it. The op object and the memory it names stay
 // valid until it completes; destroy a Disk only when nothing is in flight.
@@ -30,6 +31,7 @@ struct DiskOp : ListHook {
     static constexpr uint32_t max_iovecs = 512;
 
     Kind kind = Kind::read;
+    bool write_through = false;  // of a write: durable when it completes (FUA)
     uint64_t offset = 0;
     uint64_t length = 0;         // total bytes
     const iovec* iov = nullptr;  // for read and write

@@ -50,6 +50,7 @@ void DataWriter::add(PendingWrite& write, std::span<const iovec> data) {
     if (gathered_.empty()) wake_.wake_one();
     write.data_runs = 0;
     write.data_result = 0;
+    write.data_in_cache = false;
     size_t piece = 0;
     size_t used = 0;  // of that piece
     for (uint32_t i = 0; i < write.extent_count; ++i) {
@@ -75,15 +76,22 @@ void DataWriter::add(PendingWrite& write, std::span<const iovec> data) {
 void DataWriter::run_done(runtime::DiskOp& op) {
     Run& run = static_cast<Run&>(op);
     DataWriter& writer = *run.writer;
+    --writer.runs_in_flight_;
     for (PendingWrite* write : run.writes) {
         if (run.result != 0) write->data_result = run.result;
+        if (!run.write_through) write->data_in_cache = true;
         if (--write->data_runs == 0) writer.done_(*write, write->data_result);
     }
     writer.free_runs_.push_back(&run);
 }
 
 void DataWriter::submit_gathered() {
+    // Alone, a write pays less for a trip through the cache than for a flush of its own.
+    const bool lone = disk_.volatile_cache() && runs_in_flight_ == 0 && gathered_.size() == 1 &&
+                      gathered_.front()->writes.size() <= LogWriter::lone_writes;
+    runs_in_flight_ += static_cast<uint32_t>(gathered_.size());
     for (Run* run : gathered_) {
+        run->write_through = lone;
         run->iov = run->memory.data();
         run->iov_count = static_cast<uint32_t>(run->memory.size());
         run->complete = &run_done;

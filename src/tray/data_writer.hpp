@@ -54,6 +54,7 @@ class DataWriter {
     std::vector<std::unique_ptr<Run>> runs_;
     std::vector<Run*> free_runs_;
     std::vector<Run*> gathered_;  // of this turn; the last may still grow
+    uint32_t runs_in_flight_ = 0;
     runtime::WaitQueue wake_;
     bool running_ = false;
     bool stopping_ = false;

@@ -120,6 +120,7 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     reservation.engine_ = nullptr;  // its metadata room is given back by commit()
     write.bytes = write_record_bytes(write.extent_count, write.crc_count());
     write.data_done = !data;
+    write.data_in_cache = false;
     write.encode = [](LogItem& item, MutableBytes to) {
         return encode_record(static_cast<PendingWrite&>(item).record(false), to);
     };

@@ -184,6 +184,8 @@ void LogWriter::build_block() {
     last_crc_ = seal_log_block(header, tag_, used, block);
 
     into.kind = runtime::DiskOp::Kind::write;
+    into.write_through =
+        disk_.volatile_cache() && into.open_items <= lone_writes && next_ - 1 == durable_;
     into.offset = (log_start_address + next_ % superblock_.log_blocks) * block_bytes;
     into.length = block_bytes;
     into.single = {block.data(), block.size()};
@@ -237,6 +239,17 @@ bool LogWriter::flush_needed() const {
     return next_ - 1 - durable_ >= max_partial_undurable && queued_bytes_ > 0;
 }
 
+bool LogWriter::cache_holds_any(uint64_t through) {
+    if (!disk_.volatile_cache()) return false;
+    for (uint64_t sequence = durable_ + 1; sequence <= through; ++sequence) {
+        if (!group(sequence).write_through) return true;
+    }
+    for (LogItem* item = flushing_.front(); item != nullptr; item = flushing_.next(*item)) {
+        if (item->data_in_cache) return true;
+    }
+    return false;
+}
+
 Task<void> LogWriter::run_flusher() {
     while (true) {
         while (!flush_kicked_ || !flush_needed()) {
@@ -249,7 +262,7 @@ Task<void> LogWriter::run_flusher() {
         flush_kicked_ = true;             // look again afterwards
         const uint64_t through = written_;
         while (LogItem* item = ready_.pop_front()) flushing_.push_back(*item);
-        if (disk_.volatile_cache() && !planted("skip_flush")) {
+        if (cache_holds_any(through) && !planted("skip_flush")) {
             ++flushes_;
             const Status flushed = co_await disk_.flush();
             if (!flushed) fail();

@@ -1,8 +1,9 @@
 // Group commit: the records queued in a turn share one log block, submitted next to their data.
 //
 // An item is durable when its data, its log block and every earlier log block are on stable media;
-// with a volatile cache one flush, submitted after they completed, covers all that are ready. Few
-// partly filled blocks may be on their way at once, so that under load blocks fill up.
+// with a volatile cache one flush, submitted after they completed, covers all that are ready. A
+// lone write goes through the cache instead: one trip to the device, no flush. Few partly filled
+// blocks may be on their way at once, so that under load blocks fill up.
 //
 // Watermarks (T6): `durable` - log blocks; `confirmed` - blocks whose records' data is durable too;
 // `recorded` - the confirmed that a *durable* log block carries, which is what a replay will know.
@@ -23,9 +24,10 @@ struct LogItem : ListHook {
     uint32_t (*encode)(LogItem& item, MutableBytes to) = nullptr;
     // Called once, from the log: durable, or the tray has failed.
     void (*completed)(LogItem& item, bool ok) = nullptr;
-    uint32_t bytes = 0;     // of the record
-    bool data_done = true;  // false while the write's own data is in flight
-    uint64_t sequence = 0;  // of its log block; 0: not in one yet
+    uint32_t bytes = 0;          // of the record
+    bool data_done = true;       // false while the write's own data is in flight
+    bool data_in_cache = false;  // done, but durable only with the next flush
+    uint64_t sequence = 0;       // of its log block; 0: not in one yet
 };
 
 // Who may use the last room of a nearly full log (T8).
@@ -56,6 +58,9 @@ class LogWriter {
     void start(const Start& start);  // spawns the two loops
     void request_stop();
     [[nodiscard]] bool stopped() const { return loops_ == 0; }
+
+    // So few writes together are not worth a flush.
+    static constexpr size_t lone_writes = 2;
 
     void submit(LogItem& item, LogRank rank);
     void data_done(LogItem& item);
@@ -128,6 +133,8 @@ class LogWriter {
     void block_written(Group& group);
     void make_ready(LogItem& item);
     [[nodiscard]] bool flush_needed() const;
+    // Whether what the flusher is to make durable needs a flush.
+    [[nodiscard]] bool cache_holds_any(uint64_t through);
     void durable_through(uint64_t sequence);
     void advance_confirmed();
     void arm_idle_timer();

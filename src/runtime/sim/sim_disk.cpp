@@ -163,12 +163,34 @@ void SimDisk::complete_write(InFlight& slot) {
         }
     }
     if (slot.error != 0) return cache_partial_write(*slot.data);
-    if (!slot.faulty) return cache_write(slot.data);
-    if (slot.fault == FaultKind::misdirected_write) {
+    std::shared_ptr<const WriteData> data = slot.data;
+    if (slot.faulty) {
+        if (slot.fault != FaultKind::misdirected_write) return;
         auto moved = std::make_shared<WriteData>(*slot.data);
         moved->offset = slot.other_offset;
-        cache_write(std::move(moved));
+        data = std::move(moved);
     }
+    if (op.write_through) {
+        write_through(*data);
+    } else {
+        cache_write(std::move(data));
+    }
+}
+
+// What the cache holds of the same range is older, and must not come back over it.
+void SimDisk::write_through(const WriteData& data) {
+    const auto overlaps = [&data](const UnflushedWrite& write) {
+        return write.data->offset < data.offset + data.length &&
+               data.offset < write.data->offset + write.data->length;
+    };
+    for (const UnflushedWrite& write : unflushed_) {
+        if (!overlaps(write)) continue;
+        durable_.apply(*write.data);
+        unflushed_bytes_ -= write.data->length;
+    }
+    std::erase_if(unflushed_, overlaps);
+    current_.apply(data);
+    durable_.apply(data);
 }
 
 void SimDisk::cache_write(std::shared_ptr<const WriteData> data) {

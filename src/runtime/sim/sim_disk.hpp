@@ -5,8 +5,9 @@
 // ones included, independently persists, is dropped, or is torn at 512 bytes; a later overlapping
 // write may persist without an earlier one. Without a volatile cache a completed write is durable
 // and only writes in flight are open. After a failed flush the writes it covered are never made
-// durable by a later flush. When a process is killed its completed writes stay, and each write in
-// flight reaches the device or not. Reads and writes take effect when they complete.
+// durable by a later flush. A write through the cache is durable when it completes. When a process
+// is killed its completed writes stay, and each write in flight reaches the device or not. Reads
+// and writes take effect when they complete.
 //
 // A write's bytes are taken when it is submitted, and must not change while it is in flight
 // (asserted). Offsets, lengths and memory must be 4 KiB-aligned (asserted).
@@ -125,6 +126,7 @@ class SimDisk final : public EventSink {
     void complete_write(InFlight& slot);
     void complete_flush(InFlight& slot);
     void cache_write(std::shared_ptr<const WriteData> data);
+    void write_through(const WriteData& data);
     void cache_partial_write(const WriteData& data);
     void trim_cache();
     [[nodiscard]] std::vector<const InFlight*> writes_in_flight() const;

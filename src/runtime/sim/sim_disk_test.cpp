@@ -22,6 +22,13 @@ Task<Status> write_at(Disk& disk, uint64_t offset, size_t bytes, unsigned char v
     co_return co_await disk.write(offset, buffer.bytes());
 }
 
+Task<Status> write_through_at(Disk& disk, uint64_t offset, size_t bytes, unsigned char value) {
+    Buffer buffer = filled(Reactor::current(), bytes, value);
+    DiskAwaiter operation = disk.write(offset, buffer.bytes());
+    operation.write_through = true;
+    co_return co_await operation;
+}
+
 Task<Status> flush(Disk& disk) {
     co_return co_await disk.flush();
 }
@@ -125,6 +132,19 @@ TEST_F(SimDiskTest, AFlushCoversOnlyWhatCompletedBeforeItsSubmission) {
     sim_->run_for(10 * milliseconds);
     EXPECT_EQ(device_->unflushed_writes(), 1u);
     EXPECT_EQ(device_->capture().writes[0].data->offset, 4096u);
+}
+
+TEST_F(SimDiskTest, AWriteThroughIsDurableAndNothingOlderComesBackOverIt) {
+    for (const uint64_t seed : seeds_to_run(20)) {
+        open({}, seed);
+        EXPECT_TRUE(write(0, 8192, 1));
+        EXPECT_TRUE(write(65536, 4096, 2));
+        ASSERT_TRUE(sim_->run_task(*node_, write_through_at(*disk_, 0, 4096, 7))->has_value());
+        EXPECT_EQ(device_->unflushed_writes(), 1u) << "the other write stays in the cache";
+        crash();
+        EXPECT_EQ(read(0), 7);
+        disk_.reset();
+    }
 }
 
 TEST_F(SimDiskTest, AFailedFlushNeverMakesItsWritesDurable) {

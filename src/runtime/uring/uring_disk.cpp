@@ -91,6 +91,7 @@ void UringDisk::prepare(RingOp& base, io_uring_sqe& sqe) {
         case DiskOp::Kind::read:
         case DiskOp::Kind::write:
             disk.prepare_transfer(op, sqe);
+            if (op.write_through) sqe.rw_flags |= RWF_DSYNC;
             break;
         case DiskOp::Kind::flush:
             io_uring_prep_fsync(&sqe, disk.file_.fd, IORING_FSYNC_DATASYNC);
