@@ -20,6 +20,8 @@
 
 namespace pf::runtime {
 
+[[nodiscard]] Nanos monotonic_now();
+
 // One operation, embedded in its issuer. From start() until `done` is called the kernel may hold
 // this object and the memory it names.
 struct RingOp : ListHook {
@@ -65,6 +67,10 @@ class Ring {
 
     // Submits everything queued and, if `wait` is not 0, sleeps until a completion or for `wait`.
     void enter(Nanos wait);
+    // Counts operations that a fast device may end sooner than a sleep and a wake take: while there
+    // are any, enter() watches for a completion for a moment before it sleeps.
+    void quick_started() { ++quick_; }
+    void quick_ended() { --quick_; }
     // Submits without looking for completions.
     void submit();
     // Calls `done` for every completion at hand. Returns how many.
@@ -100,6 +106,8 @@ class Ring {
     void fill(RingOp& op, io_uring_sqe& sqe);
     void start_waiting();
     void publish();
+    // Whether a completion came soon. Devices that keep being slower are watched ever less often.
+    bool watch(Nanos wait);
     int enter_kernel(uint32_t wait_for, uint32_t flags, const void* arg, size_t arg_bytes);
     void create_file_table();
 
@@ -110,6 +118,9 @@ class Ring {
     uint32_t enter_flags_ = 0;
     uint64_t in_kernel_ = 0;
     uint64_t completion_entries_ = 0;
+    uint64_t quick_ = 0;
+    uint32_t watches_to_skip_ = 0;
+    uint32_t skip_after_failure_ = 0;
     List<RingOp> waiting_;
     MutableBytes arena_;
     std::vector<int> free_slots_;

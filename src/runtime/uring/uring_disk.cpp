@@ -51,6 +51,7 @@ void UringDisk::submit(DiskOp& op) {
     op.backend = &slot;
     op.progress = 0;
     ++in_flight_;
+    ring_.quick_started();
     ring_.start(slot);
 }
 
@@ -146,6 +147,7 @@ void UringDisk::done(RingOp& base, int32_t result, uint32_t /*cqe_flags*/) {
     slot.next_free = disk.free_slots_;
     disk.free_slots_ = &slot;
     --disk.in_flight_;
+    disk.ring_.quick_ended();
     op.complete(op);
 }
 

@@ -61,9 +61,7 @@ UringReactor::~UringReactor() {
 }
 
 Nanos UringReactor::fresh_now() const {
-    timespec time{};
-    ::clock_gettime(CLOCK_MONOTONIC, &time);
-    return static_cast<Nanos>(time.tv_sec) * seconds + static_cast<Nanos>(time.tv_nsec);
+    return monotonic_now();
 }
 
 void UringReactor::bind_to_thread() {
