@@ -14,6 +14,7 @@ class Sample:
     bytes_per_s: float = 0.0
     p50_us: float = 0.0
     p99_us: float = 0.0
+    sync_p50_us: float = 0.0      # of the fdatasync after each write, where fio was asked for it
     cpu_us_per_io: float = 0.0
     device_busy: float = 0.0      # share of the time that the device had work
     core_busy_max: float = 0.0    # of the busiest core
@@ -104,6 +105,8 @@ def fio(directory, arguments, seconds, ios_are=("read", "write")):
         percentiles = part["clat_ns"]["percentile"]
         sample.p50_us = max(sample.p50_us, percentiles["50.000000"] / 1000)
         sample.p99_us = max(sample.p99_us, percentiles["99.000000"] / 1000)
+    sync = job.get("sync", {}).get("lat_ns", {}).get("percentile", {})
+    sample.sync_p50_us = sync.get("50.000000", 0) / 1000
     sample.cpu_us_per_io = watch.busy_s * 1e6 / max(1, total)
     return sample
 
