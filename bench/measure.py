@@ -16,7 +16,7 @@ class Sample:
     p99_us: float = 0.0
     sync_p50_us: float = 0.0      # of the fdatasync after each write, where fio was asked for it
     cpu_us_per_io: float = 0.0
-    device_busy: float = 0.0      # share of the time that the device had work
+    device_busy: float = 0.0      # share of the time that the device had reads and writes, or a flush
     core_busy_max: float = 0.0    # of the busiest core
     extra: dict = field(default_factory=dict)
 
@@ -41,12 +41,13 @@ def _device_of(path):
 
 
 def _device_ticks_ms(device):
+    """Time with reads or writes, and time with flushes, which the kernel does not count among the former."""
     with open("/proc/diskstats", encoding="ascii") as stats:
         for line in stats:
             fields = line.split()
             if (int(fields[0]), int(fields[1])) == device:
-                return int(fields[12])
-    return None
+                return int(fields[12]), int(fields[19])
+    return 0, 0
 
 
 class Watch:
@@ -69,12 +70,15 @@ class Watch:
                   for c in cpu if c != "cpu"]
         self.core_busy_max = max(shares)
         after_ms = _device_ticks_ms(self.device)
-        self.device_busy = 0.0 if after_ms is None else (after_ms - self.device_ms) / 1000 / seconds
+        # A store has one flush in flight at a time, so either share is a lower bound of the truth.
+        self.device_busy = max(after - before for after, before in zip(after_ms, self.device_ms)) / 1000 / seconds
 
 
 def fio(directory, arguments, seconds, ios_are=("read", "write")):
-    """Runs fio with `arguments`, time-based, and gives a Sample of the sum of `ios_are`."""
-    command = ["fio", "--name=bench", "--thread=1", "--output-format=json", "--time_based",
+    """Runs fio with `arguments`, time-based, and gives a Sample of the sum of `ios_are`.
+
+    Latency is the whole of it, from the submission: a submission to a virtual disk takes as long as the rest."""
+    command = ["fio", "--name=bench", "--thread=1", "--output-format=json", "--time_based", "--lat_percentiles=1",
                f"--runtime={seconds}", "--norandommap", "--randrepeat=0", *arguments]
     # Device and core use come from the middle of the run, so that starting and ending do not dilute them.
     middle = {}
@@ -102,7 +106,7 @@ def fio(directory, arguments, seconds, ios_are=("read", "write")):
         total += part["total_ios"]
         sample.iops += part["iops"]
         sample.bytes_per_s += part["bw_bytes"]
-        percentiles = part["clat_ns"]["percentile"]
+        percentiles = part["lat_ns"]["percentile"]
         sample.p50_us = max(sample.p50_us, percentiles["50.000000"] / 1000)
         sample.p99_us = max(sample.p99_us, percentiles["99.000000"] / 1000)
     sync = job.get("sync", {}).get("lat_ns", {}).get("percentile", {})

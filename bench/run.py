@@ -52,11 +52,11 @@ class Bench:
         self.folders.append(path)
         return path
 
-    def raw(self, path, rw, depth, size, bs="4k", sync=False, seconds=None):
+    def raw(self, path, rw, depth, size, bs="4k", sync=None, seconds=None):
+        """`sync`: "each" flushes after each write; "through" writes through the cache, at any depth."""
         arguments = ["--ioengine=io_uring", "--direct=1", f"--filename={path}", f"--rw={rw}", f"--bs={bs}",
                      f"--iodepth={depth}", f"--size={size}"]
-        if sync:
-            arguments.append("--fdatasync=1")
+        arguments += {"each": ["--fdatasync=1"], "through": ["--sync=dsync"], None: []}[sync]
         return fio(os.path.dirname(path), arguments, seconds or self.options.seconds)
 
     def ours(self, server, rw, depth, bs="4k", volume="bench", seconds=None, more=()):
@@ -170,7 +170,7 @@ class Bench:
             self.compare(
                 f"{rw}, depth 1, p50, {where}: ours / (raw + ping-pong)", bar, True,
                 lambda rw=rw: self.ours(server, rw, 1),
-                lambda rw=rw: (self.raw(raw_file, rw, 1, size, sync=rw == "randwrite"), self.ping_pong(os.path.dirname(raw_file))),
+                lambda rw=rw: (self.raw(raw_file, rw, 1, size, sync="each" if rw == "randwrite" else None), self.ping_pong(os.path.dirname(raw_file))),
                 lambda a, b: a.p50_us / (b[0].p50_us + b[0].sync_p50_us + b[1].p50_us))
 
     def throughput(self, server, raw_file, size):
@@ -196,7 +196,7 @@ class Bench:
         for rw in ("write", "read"):
             self.compare(f"sequential 1 MiB {rw}, depth 8, {where}: ours / raw", 0.6, False,
                          lambda rw=rw: self.ours(server, rw, 8, bs="1M"),
-                         lambda rw=rw: self.raw(raw_file, rw, 8, size, bs="1M", sync=False),
+                         lambda rw=rw: self.raw(raw_file, rw, 8, size, bs="1M", sync="through" if rw == "write" else None),
                          lambda a, b: a.bytes_per_s / min(b.bytes_per_s, self.loopback_limit()))
 
     _loopback = None

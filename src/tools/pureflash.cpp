@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
@@ -19,8 +20,8 @@ using namespace pf;
 
 struct ServeOptions {
     std::string data;
-    uint32_t trays = 0;  // 0: one, if the folder knows of none
-    std::string tray_size = "20G";
+    uint32_t trays = 0;     // 0: one, if the folder knows of none
+    std::string tray_size;  // empty: default_tray_bytes()
     std::vector<std::string> tray_paths;
     std::string host = "127.0.0.1";
     uint16_t port_base = default_port_base;
@@ -86,12 +87,23 @@ class ConductorProcess {
     std::unique_ptr<conductor::Conductor> conductor_;
 };
 
+// Tray files reserve their room, and the first try on a small machine should not fail for it.
+uint64_t default_tray_bytes(const std::string& folder, uint32_t files) {
+    constexpr uint64_t most = uint64_t{20} << 30;
+    std::error_code unknown;
+    const std::filesystem::space_info space = std::filesystem::space(folder, unknown);
+    return unknown ? most : std::min(most, space.available / 2 / std::max(files, 1U));
+}
+
 // The trays that this start asks for and the folder does not know yet.
 Status add_trays(const ServeOptions& options, const tools::DataDir& dir, tools::StoreProcess& store,
                  bool has_trays) {
-    PF_TRY_ASSIGN(const uint64_t tray_bytes, parse_size(options.tray_size));
     uint32_t files = options.trays;
     if (files == 0 && options.tray_paths.empty() && !has_trays) files = 1;
+    uint64_t tray_bytes = default_tray_bytes(options.data, files);
+    if (!options.tray_size.empty()) {
+        PF_TRY_ASSIGN(tray_bytes, parse_size(options.tray_size));
+    }
     for (uint32_t i = 0; i < files; ++i) {
         const std::string path = dir.file(fmt::format("tray{}.img", i));
         if (!store.has_tray(path))
@@ -174,7 +186,9 @@ int main(int argc, char** argv) {
     command->add_option("--data", options.data, "Folder for everything; made if missing")
         ->required();
     command->add_option("--trays", options.trays, "Tray files in the folder (default 1)");
-    command->add_option("--tray-size", options.tray_size, "Size of new tray files (default 20G)");
+    command->add_option(
+        "--tray-size", options.tray_size,
+        "Size of new tray files (default: 20G, or half of the free space if that is less)");
     command->add_option("--tray", options.tray_paths, "A device or file to use as a tray");
     command->add_option("--host", options.host, "Address to listen on (default 127.0.0.1)");
     command->add_option("--port-base", options.port_base, "First of the node's ports");

@@ -55,6 +55,21 @@ Task<Result<uint64_t>> choose_nonce(runtime::Disk& disk, Address second_copy, Mu
     co_return nonce;
 }
 
+// So that no commit waits for a filesystem to find room for a log block, or to note that it was
+// written for the first time.
+Task<Status> write_log_once(runtime::Disk& disk, const Superblock& superblock) {
+    constexpr uint64_t step_bytes = uint64_t{1} << 20;
+    const uint64_t begin = uint64_t{log_start_address} * block_bytes;
+    const uint64_t end = uint64_t{superblock.data_start} * block_bytes;
+    runtime::Buffer zeros =
+        co_await runtime::Reactor::current().buffers().allocate(std::min(step_bytes, end - begin));
+    std::ranges::fill(zeros.bytes(), std::byte{0});
+    for (uint64_t at = begin; at < end; at += zeros.size()) {
+        PF_CO_TRY(co_await disk.write(at, zeros.bytes().first(std::min(zeros.size(), end - at))));
+    }
+    co_return Status{};
+}
+
 }  // namespace
 
 Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
@@ -77,6 +92,7 @@ Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
         PF_CO_TRY(co_await write_block(disk, address, block));
     }
     PF_CO_TRY(co_await disk.flush());
+    PF_CO_TRY(co_await write_log_once(disk, superblock));
     for (uint32_t slot = 0; slot < root_slots; ++slot) {
         Root root;
         root.number = slot + 1;

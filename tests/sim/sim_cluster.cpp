@@ -57,6 +57,7 @@ SimCluster::SimCluster(const ClusterShape& shape)
         DiskModel model;
         model.size_bytes = shape.disk_bytes;
         model.volatile_cache = shape.volatile_cache;
+        model.fua = shape.fua;
         disks_.push_back(&store_node_.add_disk(fmt::format("disk{}", i), model));
     }
 }

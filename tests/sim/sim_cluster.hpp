@@ -23,6 +23,7 @@ struct ClusterShape {
     uint64_t volume_bytes = uint64_t{6} << 20;
     uint64_t shard_bytes = uint64_t{4} << 20;  // a volume has more than one shard
     bool volatile_cache = true;
+    bool fua = true;
 };
 
 [[nodiscard]] std::string volume_name(uint32_t index);

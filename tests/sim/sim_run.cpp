@@ -71,6 +71,7 @@ class Run {
         shape.trays = static_cast<uint32_t>(rng_.between(1, 2));
         shape.volumes = static_cast<uint32_t>(rng_.between(1, 2));
         shape.volatile_cache = rng_.below(3) != 0;
+        shape.fua = rng_.below(2) != 0;
         return shape;
     }
 

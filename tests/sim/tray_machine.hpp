@@ -46,7 +46,7 @@ class Machine {
     explicit Machine(uint64_t seed)
         : sim_({.seed = seed, .buffer_bytes = size_t{8} << 20, .trace_contents = false}),
           node_(sim_.add_node("node")),
-          disk_(node_.add_disk("disk", model())) {}
+          disk_(node_.add_disk("disk", model(seed))) {}
 
     runtime::sim::Simulation& sim() { return sim_; }
     runtime::sim::SimNode& node() { return node_; }
@@ -67,9 +67,10 @@ class Machine {
     Process& process() { return *process_; }
 
   private:
-    static runtime::sim::DiskModel model() {
+    static runtime::sim::DiskModel model(uint64_t seed) {
         runtime::sim::DiskModel model;
         model.size_bytes = machine_disk_bytes;
+        model.fua = seed % 2 == 0;
         return model;
     }
     runtime::sim::Simulation sim_;

@@ -64,6 +64,7 @@ struct DiskFaultRates {
 struct DiskModel {
     uint64_t size_bytes = uint64_t{64} << 20;
     bool volatile_cache = true;
+    bool fua = true;
     Latency read{60 * microseconds, 80 * microseconds};
     Latency write{10 * microseconds, 20 * microseconds};
     Latency flush{100 * microseconds, 300 * microseconds};

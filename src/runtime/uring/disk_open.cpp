@@ -2,9 +2,11 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -50,15 +52,27 @@ std::string mount_point_of(dev_t device) {
     return {};
 }
 
-// The kernel's own view of the device's cache; what cannot be read counts as volatile.
-bool device_cache_is_volatile(dev_t device) {
+// What the kernel says about the device's queue; empty if it says nothing.
+std::string queue_attribute(dev_t device, const char* name) {
     const std::string base = fmt::format("/sys/dev/block/{}:{}", major(device), minor(device));
-    for (const char* at : {"/queue/write_cache", "/../queue/write_cache"}) {  // disk, partition
-        std::ifstream file(base + at);
-        std::string mode;
-        if (std::getline(file, mode)) return mode != "write through";
+    for (const char* at : {"/queue/", "/../queue/"}) {  // of a disk, of a partition
+        std::ifstream file(base + at + name);
+        std::string value;
+        if (std::getline(file, value)) return value;
     }
-    return true;
+    return {};
+}
+
+// What cannot be read counts as volatile.
+bool device_cache_is_volatile(dev_t device) {
+    return queue_attribute(device, "write_cache") != "write through";
+}
+
+// Without FUA the kernel flushes after each such write. A file in memory has no device to flush.
+bool writes_through_in_one_trip(int fd, dev_t device) {
+    struct statfs filesystem{};
+    if (::fstatfs(fd, &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC) return true;
+    return queue_attribute(device, "fua") == "1";
 }
 
 Status sync_directory_of(const std::string& path) {
@@ -92,6 +106,17 @@ Result<int> open_direct(const std::string& path, int flags) {
     }
 }
 
+// The filesystem must not run full under a tray that believes in its free blocks. Memory is not
+// taken before it is used.
+bool reserve(int fd, uint64_t bytes) {
+    const auto size = static_cast<off_t>(bytes);
+    struct statfs filesystem{};
+    if (::fstatfs(fd, &filesystem) == 0 && filesystem.f_type == TMPFS_MAGIC)
+        return ::ftruncate(fd, size) == 0;
+    if (::fallocate(fd, 0, 0, size) == 0) return true;
+    return errno == EOPNOTSUPP && ::ftruncate(fd, size) == 0;
+}
+
 Result<int> create_file(const std::string& path, uint64_t bytes) {
     auto created = open_direct(path, O_RDWR | O_CREAT | O_EXCL);
     if (!created) {
@@ -100,7 +125,7 @@ Result<int> create_file(const std::string& path, uint64_t bytes) {
         return created;
     }
     FileCloser file{*created};
-    if (::ftruncate(file.fd, static_cast<off_t>(bytes)) != 0 || ::fsync(file.fd) != 0) {
+    if (!reserve(file.fd, bytes) || ::fsync(file.fd) != 0) {
         const int error = errno;
         ::unlink(path.c_str());
         return fail_errno(fmt::format("cannot create '{}' of {}", path, format_size(bytes)), error);
@@ -122,6 +147,7 @@ Status check_device(int fd, const std::string& path, dev_t device, OpenedFile& o
     }
     opened.size_bytes = round_down(bytes, block_bytes);
     opened.volatile_cache = device_cache_is_volatile(device);
+    opened.fua = writes_through_in_one_trip(fd, device);
     return {};
 }
 
@@ -163,6 +189,7 @@ Result<OpenedFile> open_file(const std::string& path, const DiskOptions& options
             return fail_errno(fmt::format("cannot stat '{}'", path), errno);
         opened.size_bytes = round_down(static_cast<uint64_t>(info.st_size), block_bytes);
         opened.volatile_cache = true;  // T10
+        opened.fua = writes_through_in_one_trip(fd, info.st_dev);
     }
     if (options.cache != DiskOptions::Cache::detect) {
         opened.volatile_cache = options.cache == DiskOptions::Cache::is_volatile;

@@ -18,6 +18,7 @@ struct OpenedFile {
     int fd = -1;
     uint64_t size_bytes = 0;
     bool volatile_cache = true;
+    bool fua = false;
     bool read_only = false;
 };
 
@@ -33,6 +34,7 @@ class UringDisk final : public Disk {
     void submit(DiskOp& op) override;
     [[nodiscard]] uint64_t size_bytes() const override { return opened_.size_bytes; }
     [[nodiscard]] bool volatile_cache() const override { return opened_.volatile_cache; }
+    [[nodiscard]] bool fua() const override { return opened_.volatile_cache && opened_.fua; }
     [[nodiscard]] const std::string& name() const override { return path_; }
 
   private:
