@@ -142,7 +142,7 @@ int main(int argc, char** argv) {
     UringOptions reactor_options;
     reactor_options.buffer_arena_bytes =
         (size_t{4} << 20) + 2 * size_t{options.depth} * (std::bit_ceil(options.block) + 4096);
-    auto group = ReactorGroup::start(2, reactor_options);
+    auto group = ReactorGroup::start({reactor_options, reactor_options});
     if (!group) check(std::unexpected<Error>(group.error()), "reactors");
     Serving serving;
     check((*group)->call(0, [&] { return serve(options, serving); }), "serve");

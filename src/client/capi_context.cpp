@@ -53,7 +53,7 @@ Result<std::unique_ptr<runtime::ReactorGroup>> start_quiet_thread(
     sigset_t before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    auto group = runtime::ReactorGroup::start(1, options);
+    auto group = runtime::ReactorGroup::start({options});
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
     return group;
 }

@@ -29,7 +29,7 @@ class CApi : public ::testing::Test {
     CApi() {
         runtime::UringOptions options;
         options.register_arena = false;
-        group = std::move(*runtime::ReactorGroup::start(1, options));
+        group = std::move(*runtime::ReactorGroup::start({options}));
         const uint16_t rpc_port = group->call(0, [this] {
             servers.store = std::move(*net::Server::listen({"127.0.0.1", 0}, store));
             servers.conductor = std::move(*net::Server::listen({"127.0.0.1", 0}, conductor));

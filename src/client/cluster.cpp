@@ -1,6 +1,7 @@
 // The conductor's side of the library: opening and administering volumes.
 #include <fmt/format.h>
 
+#include "client/pause.hpp"
 #include "client/volume_core.hpp"
 
 namespace pf::client {
@@ -41,7 +42,7 @@ class ClusterCore final : public Cluster {
         ask->set_read_only(read_only);
         ask->set_exclusive(exclusive);
         ask->set_client(options_.client_name);
-        auto reply = co_await conductor_.call(std::move(request));
+        auto reply = co_await call_patiently(std::move(request));
         if (!reply) co_return std::unexpected(std::move(reply).error());
         const auto& answer = reply->open_volume();
         OpenedVolume opened{info_of(answer.volume()), answer.session(), answer.writer_token(),
@@ -124,11 +125,35 @@ class ClusterCore final : public Cluster {
         co_return volumes;
     }
 
-    Task<void> close() override { co_await conductor_.close(); }
+    Task<void> close() override {
+        pause_.end();
+        co_await conductor_.close();
+    }
 
   private:
+    // What a lost answer left open at the conductor went with its connection.
+    Task<Result<RpcReply>> call_patiently(RpcRequest request) {
+        runtime::Reactor& reactor = runtime::Reactor::current();
+        const runtime::Nanos deadline = reactor.now() + options_.open_timeout;
+        co_await patience_.lock();
+        auto reply = co_await conductor_.call(request);
+        for (uint32_t failures = 0; !reply && reply.error().code == Errc::disconnected;
+             ++failures) {
+            const runtime::Nanos pause =
+                backoff(reactor.rng(), failures, 50 * runtime::milliseconds, runtime::seconds);
+            if (reactor.now() + pause >= deadline) break;
+            co_await pause_.sleep(pause);
+            reply = co_await conductor_.call(request);
+            if (!reply && reply.error().code == Errc::cancelled) break;
+        }
+        patience_.unlock();
+        co_return reply;
+    }
+
     ClusterOptions options_;
     ConductorLink conductor_;
+    runtime::Mutex patience_;  // one waits, the others behind it
+    Pause pause_;
 };
 
 }  // namespace

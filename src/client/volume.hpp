@@ -26,6 +26,8 @@ struct ClusterOptions {
     std::string client_name;        // for people
     uint32_t depth = 128;           // I/Os in flight per volume, 1..1024
     runtime::Nanos io_timeout = 0;  // 0: I/O waits for ever for its store
+    // How long open() waits for a conductor that nobody answers for: a client may come up first.
+    runtime::Nanos open_timeout = 10 * runtime::seconds;
 };
 
 struct VolumeInfo {

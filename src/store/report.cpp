@@ -150,6 +150,8 @@ void Store::fill(MetricsPage& page) const {
               counters.table_blocks);
         total("pureflash_tray_flushes_total", "Flushes of the device.", counters.flushes);
         total("pureflash_tray_checkpoints_total", "Checkpoints completed.", counters.checkpoints);
+        page.counter("pureflash_tray_checkpoint_seconds_total", "Time with a checkpoint under way.",
+                     labels, static_cast<double>(counters.checkpoint_ns) / 1e9);
         total("pureflash_tray_checksum_errors_total", "Blocks that failed their checksum.",
               counters.checksum_errors);
     }

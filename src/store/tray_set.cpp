@@ -26,6 +26,7 @@ v1::Tray TraySlot::describe(uint32_t store_id) const {
     message.set_log_bytes(usage.log_bytes);
     message.set_log_used_bytes(usage.log_used_bytes);
     message.set_incarnation(tray->incarnation());
+    message.set_volatile_cache(tray->volatile_cache());
     message.set_health(v1::HEALTH_OK);
     if (!tray->warnings().empty()) {
         message.set_health(v1::HEALTH_DEGRADED);

@@ -6,6 +6,8 @@
 #include <csignal>
 #include <ctime>
 
+#include "tools/notify.hpp"
+
 namespace pf::tools {
 
 namespace {
@@ -24,11 +26,13 @@ void block_stop_signals() {
     ::signal(SIGPIPE, SIG_IGN);
 }
 
-void wait_for_stop() {
+void serve_until_stopped() {
+    notify_service_manager("READY=1");
     const sigset_t set = stop_signals();
     int received = 0;
     while (::sigwait(&set, &received) != 0) {
     }
+    notify_service_manager("STOPPING=1");
 }
 
 bool stop_requested(unsigned milliseconds) {

@@ -10,8 +10,8 @@ namespace pf::tools {
 
 // Blocks SIGTERM and SIGINT in this thread and those it starts. Call before starting any.
 void block_stop_signals();
-// Returns when one of them arrives.
-void wait_for_stop();
+// Tells systemd that the daemon serves; returns, having told it that too, when one of them arrives.
+void serve_until_stopped();
 // Waits at most this long; true if one arrived.
 [[nodiscard]] bool stop_requested(unsigned milliseconds);
 // From now on the process ends after this time, even if stopping hangs: what was acked is durable.

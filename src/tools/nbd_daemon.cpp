@@ -89,7 +89,7 @@ int run_nbd(const NbdArguments& arguments,
     runtime::UringOptions options;
     options.buffer_arena_bytes = arena_bytes;
     options.register_arena = false;  // its memory never meets a disk; do not pin all of it
-    auto group = runtime::ReactorGroup::start(1, options);
+    auto group = runtime::ReactorGroup::start({options});
     if (!group) {
         print_error(group.error());
         return 1;
@@ -102,7 +102,7 @@ int run_nbd(const NbdArguments& arguments,
     if (started) {
         (void)fmt::print("ready {}\n", *started);
         (void)std::fflush(stdout);
-        wait_for_stop();
+        serve_until_stopped();
         limit_stop_time(stop_limit_s);
     } else {
         print_error(started.error());

@@ -12,7 +12,6 @@
 #include "runtime/uring/reactor_thread.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_dir.hpp"
-#include "tools/notify.hpp"
 
 namespace {
 
@@ -87,7 +86,7 @@ Status run(const Config& config) {
     reactor.buffer_arena_bytes = size_t{16} << 20;  // RPC only: no data passes here
     reactor.register_arena = false;
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
-                  runtime::ReactorGroup::start(1, reactor));
+                  runtime::ReactorGroup::start({reactor}));
     auto created =
         group->call(0, [&] { return conductor::Conductor::create(group->reactor(0), options); });
     if (!created) return std::unexpected<Error>(created.error());
@@ -96,9 +95,7 @@ Status run(const Config& config) {
     if (started) {
         fmt::print("ready conductor={}\n", conductor.http_address().text());
         std::fflush(stdout);
-        tools::notify_service_manager("READY=1");
-        tools::wait_for_stop();
-        tools::notify_service_manager("STOPPING=1");
+        tools::serve_until_stopped();
         tools::limit_stop_time(20);
     }
     group->call(0, [&] { return conductor.stop(); });

@@ -15,7 +15,7 @@ class Pfdd : public ::testing::Test {
     Pfdd() {
         runtime::UringOptions options;
         options.register_arena = false;
-        group = std::move(*runtime::ReactorGroup::start(1, options));
+        group = std::move(*runtime::ReactorGroup::start({options}));
         const uint16_t rpc_port = group->call(0, [this] {
             store_server = std::move(*net::Server::listen({"127.0.0.1", 0}, store));
             conductor_server = std::move(*net::Server::listen({"127.0.0.1", 0}, conductor));

@@ -59,7 +59,7 @@ Status run(const Config& config) {
     reactor.seed = tools::random_seed();
     reactor.buffer_arena_bytes = config.size_bytes("store.buffers");
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
-                  runtime::ReactorGroup::start(1, reactor));
+                  runtime::ReactorGroup::start({reactor}));
 
     pfs::StoreOptions options;
     for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
@@ -77,7 +77,7 @@ Status run(const Config& config) {
                   tools::StoreHttp::start(http, insecure, *store));
     store->join();
     log_info("pfs serves on {}", store->address());
-    tools::wait_for_stop();
+    tools::serve_until_stopped();
     log_info("stopping");
     tools::limit_stop_time(20);
     pages.reset();

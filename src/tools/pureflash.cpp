@@ -132,11 +132,14 @@ Status serve(const ServeOptions& options) {
     PF_TRY_ASSIGN(const LogLevel level, parse_log_level(options.log_level));
     set_log_level(level);
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
-    runtime::UringOptions reactors;
-    reactors.seed = tools::random_seed();
-    reactors.buffer_arena_bytes = size_t{128} << 20;
+    runtime::UringOptions control;
+    control.seed = tools::random_seed();
+    control.buffer_arena_bytes = size_t{16} << 20;
+    runtime::UringOptions data;
+    data.seed = tools::random_seed();
+    data.buffer_arena_bytes = size_t{128} << 20;
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
-                  runtime::ReactorGroup::start(2, reactors));
+                  runtime::ReactorGroup::start({control, data}));
 
     conductor::ConductorOptions conductor_options;
     conductor_options.data_dir = dir.file("conductor");
@@ -166,7 +169,7 @@ Status serve(const ServeOptions& options) {
     if (!stop) {
         fmt::print("ready conductor={}\n", options.address(conductor_http_port_offset).text());
         std::fflush(stdout);
-        tools::wait_for_stop();
+        tools::serve_until_stopped();
     }
     tools::limit_stop_time(stop_limit_seconds);
     pages.reset();

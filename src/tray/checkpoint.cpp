@@ -48,7 +48,20 @@ Task<Status> Checkpointer::run_last() {
     co_return result;
 }
 
+runtime::Nanos Checkpointer::busy() const {
+    return busy_ + (running_on_ != nullptr ? running_on_->now() - running_since_ : 0);
+}
+
 Task<Status> Checkpointer::run_locked(bool paced) {
+    running_on_ = &runtime::Reactor::current();
+    running_since_ = running_on_->now();
+    const Status result = co_await run_timed(paced);
+    busy_ = busy();
+    running_on_ = nullptr;
+    co_return result;
+}
+
+Task<Status> Checkpointer::run_timed(bool paced) {
     LogWriter& log = engine_.log_;
     Root root = engine_.root_;
     root.log_start = log.close_gate();

@@ -40,6 +40,8 @@ class Checkpointer {
 
     [[nodiscard]] std::vector<Address>& chain_blocks() { return chain_blocks_; }
     [[nodiscard]] uint64_t completed() const { return completed_; }
+    // Time spent in checkpoints after the mount, the one under way included.
+    [[nodiscard]] runtime::Nanos busy() const;
 
   private:
     // A record that was not known committed at the cut, on its way to the head of the log (T5).
@@ -51,6 +53,7 @@ class Checkpointer {
     static constexpr uint32_t batch_tables = 32;
 
     runtime::Task<Status> run_locked(bool paced);
+    runtime::Task<Status> run_timed(bool paced);
     runtime::Task<Status> write_all(bool paced, Root root);
     [[nodiscard]] bool begin();
     void take_room(uint64_t blocks);
@@ -71,6 +74,9 @@ class Checkpointer {
     uint64_t epoch_ = 0;
     uint64_t first_epoch_ = 0;  // of the mount's own checkpoint
     uint64_t completed_ = 0;
+    runtime::Nanos busy_ = 0;
+    runtime::Nanos running_since_ = 0;
+    runtime::Reactor* running_on_ = nullptr;  // while a checkpoint is under way
     bool requested_ = false;
     std::vector<std::vector<std::byte>> state_;
     std::vector<Address> chain_blocks_;  // index and state of the durable checkpoint

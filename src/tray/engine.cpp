@@ -479,6 +479,7 @@ Counters Engine::counters() const {
     counters.log_blocks = log_.blocks_written();
     counters.flushes += log_.flushes();
     counters.checkpoints = checkpointer_.completed();
+    counters.checkpoint_ns = checkpointer_.busy();
     return counters;
 }
 

@@ -161,5 +161,8 @@ const std::vector<std::string>& Tray::warnings() const {
 const std::string& Tray::disk_name() const {
     return engine_->disk().name();
 }
+bool Tray::volatile_cache() const {
+    return engine_->disk().volatile_cache();
+}
 
 }  // namespace pf::tray

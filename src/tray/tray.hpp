@@ -141,6 +141,7 @@ class Tray {
     [[nodiscard]] bool failed() const;
     [[nodiscard]] const std::vector<std::string>& warnings() const;
     [[nodiscard]] const std::string& disk_name() const;
+    [[nodiscard]] bool volatile_cache() const;  // the disk's, as detected or as the operator said
 
   private:
     explicit Tray(std::unique_ptr<Engine> engine);

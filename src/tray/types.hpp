@@ -115,6 +115,7 @@ struct Counters {
     uint64_t writes = 0, reads = 0, blocks_written = 0, blocks_read = 0;
     uint64_t log_blocks = 0, table_blocks = 0, flushes = 0, checkpoints = 0, discards = 0;
     uint64_t checksum_errors = 0, replayed_records = 0, dropped_records = 0;
+    uint64_t checkpoint_ns = 0;  // time with a checkpoint under way, until now
 };
 
 struct FormatOptions {

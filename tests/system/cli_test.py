@@ -5,12 +5,12 @@ import json
 import subprocess
 import sys
 
-from node import Node
+from cluster import Cluster
 
 
 class Cli:
     def __init__(self, node):
-        self.program = node.tools / "pfcli"
+        self.program = f"{node.tools}/pfcli"
         self.conductor = node.conductor
 
     def run(self, *words, by_environment=False):
@@ -99,7 +99,7 @@ def rest(cli):
 
 
 def main():
-    with Node(sys.argv[1]) as node:
+    with Cluster(sys.argv[1]) as node:
         cli = Cli(node)
         volumes(cli)
         trays(cli, node.data)

@@ -46,7 +46,7 @@ class Cluster:
     def __exit__(self, kind, *_):
         if self.server is not None:
             self.kill()
-        if kind is not None:
+        if kind is not None and os.path.exists(self.log_path):
             with open(self.log_path, encoding="utf-8", errors="replace") as log:
                 print("--- the server's last lines\n" + "".join(log.readlines()[-30:]))
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -85,11 +85,14 @@ class Cluster:
         self.server = None
 
     def stop(self, wait_s=20):
+        """A clean stop; returns the seconds it took."""
+        begin = time.monotonic()
         self.server.send_signal(signal.SIGTERM)
         status = self.server.wait(timeout=wait_s)
         self.server.stdout.close()
         self.server = None
-        return status
+        assert status == 0, f"the server ended with {status}"
+        return time.monotonic() - begin
 
     def alive(self):
         return self.server.poll() is None

@@ -10,7 +10,7 @@ import sys
 
 import yaml
 
-from node import Node
+from cluster import Cluster
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SPEC = yaml.safe_load((ROOT / "docs/reference/openapi.yaml").read_text(encoding="utf-8"))
@@ -200,7 +200,7 @@ def everything_was_called():
 
 
 def main():
-    with Node(sys.argv[1]) as node:
+    with Cluster(sys.argv[1]) as node:
         api = Api(node.conductor)
         volumes(api)
         stores_and_trays(api, node.data)

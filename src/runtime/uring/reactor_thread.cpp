@@ -2,12 +2,9 @@
 
 namespace pf::runtime {
 
-Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(size_t count,
-                                                          const UringOptions& options) {
+Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(const std::vector<UringOptions>& each) {
     std::unique_ptr<ReactorGroup> group(new ReactorGroup);
-    for (size_t i = 0; i < count; ++i) {
-        UringOptions own = options;
-        own.seed += i;
+    for (const UringOptions& own : each) {
         std::promise<Status> started;
         auto outcome = started.get_future();
         auto thread = std::make_unique<Thread>();

@@ -15,9 +15,9 @@ namespace pf::runtime {
 
 class ReactorGroup {
   public:
-    // Starts one thread per reactor. The seed of reactor i is options.seed + i.
-    [[nodiscard]] static Result<std::unique_ptr<ReactorGroup>> start(size_t count,
-                                                                     const UringOptions& options);
+    // Starts one thread per reactor, in this order.
+    [[nodiscard]] static Result<std::unique_ptr<ReactorGroup>> start(
+        const std::vector<UringOptions>& each);
     ReactorGroup(const ReactorGroup&) = delete;
     ReactorGroup& operator=(const ReactorGroup&) = delete;
     // Stops every loop, then ends every reactor, each on its own thread. What still runs detached

@@ -186,7 +186,7 @@ TEST(UringReactor, PollableDescriptorStaysReadableWhileWorkIsLeft) {
 }
 
 TEST(CallOn, BringsValuesErrorsAndMoveOnlyResultsHome) {
-    auto started = ReactorGroup::start(2, small_options());
+    auto started = ReactorGroup::start({small_options(), small_options()});
     ASSERT_TRUE(started) << started.error().text();
     ReactorGroup& group = **started;
     const auto body = [](Reactor& target) -> Task<int> {
@@ -210,7 +210,7 @@ TEST(CallOn, BringsValuesErrorsAndMoveOnlyResultsHome) {
 }
 
 TEST(CallOn, ManyCallsBothWays) {
-    auto started = ReactorGroup::start(2, small_options());
+    auto started = ReactorGroup::start({small_options(), small_options()});
     ASSERT_TRUE(started) << started.error().text();
     ReactorGroup& group = **started;
     const auto body = [](Reactor& target) -> Task<uint64_t> {
@@ -230,7 +230,7 @@ TEST(CallOn, ManyCallsBothWays) {
 }
 
 TEST(ReactorGroup, EndsWithCallsInFlight) {
-    auto started = ReactorGroup::start(2, small_options());
+    auto started = ReactorGroup::start({small_options(), small_options()});
     ASSERT_TRUE(started) << started.error().text();
     ReactorGroup& group = **started;
     const auto body = [](Reactor& target) -> Task<void> {
