@@ -41,6 +41,19 @@ v1::Tray TraySlot::describe(uint32_t store_id) const {
     return message;
 }
 
+// After a SIGKILL the kernel lets go of the disk a little later than of the process: its ring still
+// holds the file. Without patience a store that is started again at once would give up its trays.
+Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open_patiently(std::string path) {
+    constexpr runtime::Nanos pause = 50 * runtime::milliseconds;
+    for (runtime::Nanos waited = 0;; waited += pause) {
+        Task<Result<std::unique_ptr<tray::Tray>>> opening = open(path, 0);
+        Result<std::unique_ptr<tray::Tray>> opened = co_await opening;
+        const bool busy = !opened && opened.error().code == Errc::busy;
+        if (!busy || waited >= busy_patience) co_return opened;
+        co_await runtime::sleep_for(pause);
+    }
+}
+
 Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path, uint64_t create_bytes) {
     runtime::DiskOptions options;
     options.create_bytes = create_bytes;
@@ -70,7 +83,7 @@ Task<void> TraySet::mount(TrayPlace place) {
     auto slot = std::make_unique<TraySlot>();
     slot->path = place.path;
     slot->id = place.id;
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(place.path, 0);
+    Task<Result<std::unique_ptr<tray::Tray>>> opening = open_patiently(place.path);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     if (mounted) {
         slot->tray = std::move(*mounted);

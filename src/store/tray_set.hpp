@@ -39,12 +39,14 @@ struct AddTray {
 class TraySet {
   public:
     static constexpr size_t max_trays = 64;
+    static constexpr runtime::Nanos busy_patience = 5 * runtime::seconds;
 
     TraySet(runtime::Reactor& reactor, tray::MountOptions mount)
         : reactor_(reactor), mount_(mount) {}
 
     void set_cluster(Uuid cluster) { mount_.cluster = cluster; }
-    // Never fails as a whole: what went wrong is in the slot.
+    // Waits up to `busy_patience` for a disk that a process which just died still holds. Never
+    // fails as a whole: what went wrong is in the slot.
     [[nodiscard]] runtime::Task<void> mount(TrayPlace place);
     // Mounts the tray at the path; a blank disk is formatted first. Refuses what is mounted, in use
     // (busy), not blank, of another cluster (conflict) or damaged (corrupt) without `force`, and
@@ -62,6 +64,8 @@ class TraySet {
     [[nodiscard]] TraySlot* find_path(const std::string& path);
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open(std::string path,
                                                                           uint64_t create_bytes);
+    [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open_patiently(
+        std::string path);
     [[nodiscard]] runtime::Task<Status> format(std::string path, bool force);
 
     runtime::Reactor& reactor_;

@@ -7,7 +7,7 @@ conductor=
 
 fail() {
     echo "FAILED: $*" >&2
-    tail -n 20 "$work"/*.err 2>/dev/null >&2 || true
+    tail -n 20 "$work"/*.err >&2 2>/dev/null || true
     exit 1
 }
 step() { echo "--- $*"; }
