@@ -108,7 +108,8 @@ Task<Status> Inbox::receive_direct(std::span<const iovec> into, size_t length,
         left -= to.size();
         while (!to.empty()) {
             start_deadline();
-            const Result<size_t> received = co_await connection_.receive(to);
+            const auto low_water = static_cast<uint32_t>(std::min(to.size(), wake_bytes));
+            const Result<size_t> received = co_await connection_.receive(to, low_water);
             PF_CO_TRY(check(received));
             checker.add(to.first(*received));
             to = to.subspan(*received);

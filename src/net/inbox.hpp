@@ -18,6 +18,8 @@ namespace pf::net {
 class Inbox {
   public:
     static constexpr size_t capacity_bytes = 128u << 10;
+    // Of data received straight into place: worth a wake, and still in the cache for the checksum.
+    static constexpr size_t wake_bytes = 128u << 10;
     static constexpr runtime::Nanos message_timeout = 30 * runtime::seconds;
 
     Inbox(runtime::Reactor& reactor, runtime::Connection& connection)

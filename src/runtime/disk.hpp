@@ -55,7 +55,8 @@ class Disk {
     // True when a completed write may still be lost at power failure. Files always say true (T10),
     // unless an operator overrode it.
     [[nodiscard]] virtual bool volatile_cache() const = 0;
-    // With a volatile cache: a write through it costs one trip, not a write and a flush.
+    // With a volatile cache: a lone write through it is quicker than a write and a flush, because
+    // the device has FUA or its flushes take next to nothing. May change while the disk is in use.
     [[nodiscard]] virtual bool fua() const = 0;
     // What people recognise: the path, or the simulated name.
     [[nodiscard]] virtual const std::string& name() const = 0;

@@ -39,6 +39,9 @@ struct StreamOp : ListHook {
     const iovec* iov = nullptr;
     uint32_t iov_count = 0;  // for a send: 1..max_iovecs
     iovec single{};
+    // Of a receive, a hint: no need to complete with fewer bytes than this, so that a large payload
+    // costs few wakes. Never more than the operation asks for.
+    uint32_t low_water = 1;
     int64_t result = 0;  // bytes, or a negative errno
     void (*complete)(StreamOp&) = nullptr;
     uint64_t progress = 0;  // scratch for the implementation
@@ -62,15 +65,18 @@ class Connection {
     virtual void shut_down() = 0;
     [[nodiscard]] virtual const Address& peer() const = 0;
 
-    [[nodiscard]] ReceiveAwaiter receive(MutableBytes to);  // Result<size_t>
-    [[nodiscard]] SendAwaiter send(Bytes from);             // Status
+    [[nodiscard]] ReceiveAwaiter receive(MutableBytes to,
+                                         uint32_t low_water = 1);  // Result<size_t>
+    [[nodiscard]] SendAwaiter send(Bytes from);                    // Status
     [[nodiscard]] SendAwaiter send(const iovec* iov, uint32_t count);
 };
 
 class ReceiveAwaiter : public StreamOp {
   public:
-    ReceiveAwaiter(Connection& connection, MutableBytes to) : connection_(connection) {
+    ReceiveAwaiter(Connection& connection, MutableBytes to, uint32_t low_water_bytes)
+        : connection_(connection) {
         single = {to.data(), to.size()};
+        low_water = low_water_bytes;
     }
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<> waiter);

@@ -60,8 +60,8 @@ Status DiskAwaiter::await_resume() const {
     return fail(from_errno(-result));
 }
 
-ReceiveAwaiter Connection::receive(MutableBytes to) {
-    return ReceiveAwaiter(*this, to);
+ReceiveAwaiter Connection::receive(MutableBytes to, uint32_t low_water) {
+    return ReceiveAwaiter(*this, to, low_water);
 }
 SendAwaiter Connection::send(Bytes from) {
     return SendAwaiter(*this, from);

@@ -1,5 +1,6 @@
 #include "runtime/uring/uring_connection.hpp"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -57,8 +58,9 @@ void UringConnection::submit_send(StreamOp& op) {
 
 void UringConnection::prepare_receive(RingOp& base, io_uring_sqe& sqe) {
     auto& side = static_cast<Side&>(base);
-    const UringConnection& connection = side.connection;
+    UringConnection& connection = side.connection;
     const StreamOp& op = *side.op;
+    connection.set_low_water(op.low_water);
     if (op.iov_count == 1) {
         io_uring_prep_recv(&sqe, connection.file_.fd, op.iov->iov_base,
                            std::min(op.iov->iov_len, max_request_bytes), 0);
@@ -70,6 +72,15 @@ void UringConnection::prepare_receive(RingOp& base, io_uring_sqe& sqe) {
     // An attempt on a socket known to be empty is wasted: wait for bytes first.
     if (!connection.more_to_receive_) sqe.ioprio |= IORING_RECVSEND_POLL_FIRST;
     connection.file_.apply(sqe);
+}
+
+// The kernel wakes sooner when its buffer runs full, so this cannot wait for bytes that never fit.
+void UringConnection::set_low_water(uint32_t bytes) {
+    if (bytes == low_water_) return;
+    low_water_ = bytes;
+    const int value = static_cast<int>(bytes);
+    // Refused for Unix sockets, whose receives then complete with less.
+    (void)::setsockopt(file_.fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value));
 }
 
 void UringConnection::receive_done(RingOp& base, int32_t result, uint32_t cqe_flags) {

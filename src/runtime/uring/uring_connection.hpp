@@ -34,6 +34,7 @@ class UringConnection final : public Connection {
     static void prepare_send(RingOp& base, io_uring_sqe& sqe);
     static void send_done(RingOp& base, int32_t result, uint32_t cqe_flags);
     void start(Side& side, StreamOp& op);
+    void set_low_water(uint32_t bytes);
     static void finish(Side& side, int64_t result);
 
     Ring& ring_;
@@ -41,6 +42,7 @@ class UringConnection final : public Connection {
     Address peer_;
     bool shut_ = false;
     // Whether the last receive left bytes in the socket: then the next one need not wait for them.
+    uint32_t low_water_ = 1;
     bool more_to_receive_ = false;
     Side receive_;
     Side send_;

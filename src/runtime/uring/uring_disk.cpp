@@ -51,6 +51,7 @@ void UringDisk::submit(DiskOp& op) {
     op.backend = &slot;
     op.progress = 0;
     ++in_flight_;
+    if (op.kind == DiskOp::Kind::flush) slot.started_at = monotonic_now();
     ring_.quick_started();
     ring_.start(slot);
 }
@@ -135,6 +136,11 @@ bool UringDisk::advance(DiskOp& op, int32_t result) {
     return op.progress >= op.length;
 }
 
+void UringDisk::measure_flush(Nanos took) {
+    constexpr Nanos memory = 8;  // the weight of what was measured before
+    flush_time_ = flush_time_ == never ? took : (flush_time_ * (memory - 1) + took) / memory;
+}
+
 void UringDisk::done(RingOp& base, int32_t result, uint32_t /*cqe_flags*/) {
     auto& slot = static_cast<Slot&>(base);
     UringDisk& disk = *slot.disk;
@@ -143,6 +149,7 @@ void UringDisk::done(RingOp& base, int32_t result, uint32_t /*cqe_flags*/) {
         disk.ring_.start(slot);
         return;
     }
+    if (op.kind == DiskOp::Kind::flush) disk.measure_flush(monotonic_now() - slot.started_at);
     slot.op = nullptr;
     slot.next_free = disk.free_slots_;
     disk.free_slots_ = &slot;

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -39,7 +40,8 @@ Task<void> serve_echo(UringReactor& reactor, Listener& listener) {
 
 Task<Status> receive_all(Connection& connection, MutableBytes to) {
     while (!to.empty()) {
-        auto received = co_await connection.receive(to);
+        const auto low_water = static_cast<uint32_t>(std::min(to.size(), 128uz << 10));
+        auto received = co_await connection.receive(to, low_water);
         if (!received) co_return std::unexpected<Error>(received.error());
         if (*received == 0) co_return fail(Errc::disconnected);
         to = to.subspan(*received);
@@ -55,6 +57,28 @@ Task<void> send_vectors(Connection& connection, const std::vector<std::byte>& da
     }
     auto sent = co_await connection.send(vectors.data(), static_cast<uint32_t>(pieces));
     EXPECT_TRUE(sent);
+}
+
+// A peer that ends before the low water mark is reached must not leave the receive waiting.
+Task<void> end_below_low_water(UringReactor& reactor) {
+    const Address any{"127.0.0.1", 0};
+    auto listener = reactor.listen(any);
+    CO_ASSERT(listener);
+    auto connected = co_await reactor.connect((*listener)->local(), seconds);
+    CO_ASSERT(connected);
+    auto accepted = co_await (*listener)->accept();
+    CO_ASSERT(accepted);
+    const std::vector<std::byte> out(100, std::byte{7});
+    auto sent = co_await (*connected)->send(Bytes(out));
+    EXPECT_TRUE(sent);
+    (*connected)->shut_down();
+    std::vector<std::byte> in(8192);
+    auto received = co_await (*accepted)->receive(in, 4096);
+    CO_ASSERT(received);
+    EXPECT_EQ(*received, out.size());
+    received = co_await (*accepted)->receive(in, 4096);
+    CO_ASSERT(received);
+    EXPECT_EQ(*received, 0u);
 }
 
 Task<void> exercise_echo(UringReactor& reactor, Address address) {
@@ -88,6 +112,11 @@ TEST(UringNetwork, TcpEcho) {
         Address six{"::1", 0};
         co_await exercise_echo(reactor, six);
     });
+}
+
+TEST(UringNetwork, LowWaterDoesNotWaitBeyondTheEnd) {
+    TestReactor test;
+    test.run([](UringReactor& reactor) -> Task<void> { co_await end_below_low_water(reactor); });
 }
 
 TEST(UringNetwork, UnixEchoAndStaleSocketFile) {
