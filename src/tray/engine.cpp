@@ -389,7 +389,7 @@ bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
 }
 
 uint64_t Engine::max_tables() const {
-    // Eight generations' tables for each mapped chunk; about 220 bytes of memory for each.
+    // Eight generations' tables for each mapped chunk; about 250 bytes of memory for each.
     constexpr uint64_t least = 65536;
     return options_.max_tables != 0 ? options_.max_tables
                                     : std::max(allocator_.capacity_blocks() / 64, least);

@@ -13,7 +13,7 @@
 // leaves the tray working.
 //
 // Thread rule: one reactor. Bounded: writes in flight by the caller's depth; memory by the map of
-// what heads see (2 GiB per TiB), MountOptions::cache_bytes, and about 220 bytes for each table of
+// what heads see (2 GiB per TiB), MountOptions::cache_bytes, and about 250 bytes for each table of
 // any generation.
 #pragma once
 

@@ -3,8 +3,8 @@
 // a simulated disk, with room for hardly any table.
 #include <gtest/gtest.h>
 
-#include "tray/format.hpp"
 #include "tray/inspect.hpp"
+#include "tray/on_disk_test.hpp"
 #include "tray/tray_rig_test.hpp"
 
 namespace pf::tray {
@@ -12,53 +12,6 @@ namespace {
 
 constexpr uint32_t chunks = 48;
 constexpr uint64_t budget_tables = 8;
-
-// Reads a stopped tray's structures straight from its disk.
-class OnDisk {
-  public:
-    explicit OnDisk(TrayRig& rig) : medium_(rig.disk().contents()) {
-        superblock_ = *decode_superblock(block(superblock_a_address));
-        for (Address slot = 0; slot < root_slots; ++slot) {
-            const auto root = decode_root(block(first_root_address + slot), superblock_);
-            if (root && root->number >= root_.number) root_ = *root;
-        }
-    }
-    [[nodiscard]] const Root& root() const { return root_; }
-    [[nodiscard]] Address bitmap_page() {
-        const auto meta = decode_meta(block(root_.bitmap.address), MetaKind::bitmap_index,
-                                      root_.bitmap.crc, superblock_);
-        return (*decode_bitmap_index(meta->payload, superblock_))[0].address;
-    }
-    [[nodiscard]] Address table_of(ShardId shard, uint32_t chunk, SnapSeq snap_seq) {
-        for (BlockLink link = root_.index; link.address != unmapped_address;) {
-            const auto meta =
-                decode_meta(block(link.address), MetaKind::index, link.crc, superblock_);
-            const auto links = *decode_index(meta->payload, superblock_);
-            const std::vector<BlockLink> pages(links.begin(), links.end());
-            link = meta->next;
-            for (const BlockLink page : pages) {
-                const auto read =
-                    decode_meta(block(page.address), MetaKind::directory, page.crc, superblock_);
-                const auto entries = decode_directory(read->payload, superblock_);
-                for (const auto& entry : *entries) {
-                    if (entry.shard == shard && entry.chunk == chunk && entry.snap_seq == snap_seq)
-                        return entry.table.address;
-                }
-            }
-        }
-        return unmapped_address;
-    }
-
-  private:
-    Bytes block(Address address) {
-        medium_.read(uint64_t{address} * block_bytes, buffer_);
-        return buffer_;
-    }
-    const runtime::sim::Medium& medium_;
-    std::vector<std::byte> buffer_ = std::vector<std::byte>(block_bytes);
-    Superblock superblock_;
-    Root root_;
-};
 
 struct TrayCacheTest : testing::Test {
     void start(RigOptions options = {.disk_bytes = uint64_t{64} << 20,
@@ -322,7 +275,7 @@ TEST_F(TrayCacheTest, ADamagedOldTableIsNamed) {
     start();
     make_generations(3);
     rig->stop();
-    flip(OnDisk(*rig).table_of(1, 5, 1));
+    flip(OnDisk(rig->disk().contents()).table_of(1, 5, 1));
     auto report = rig->run(verify_disk());
     ASSERT_TRUE(report) << report.error().text();
     ASSERT_FALSE(report->damage.empty());
@@ -359,7 +312,7 @@ TEST_F(TrayCacheTest, AWriteOntoADamagedTableIsRefused) {
     start();
     make_generations(3);
     rig->stop();
-    flip(OnDisk(*rig).table_of(1, 5, 1));
+    flip(OnDisk(rig->disk().contents()).table_of(1, 5, 1));
     mount();
     snapshot(1, 4);  // back to the damaged one
     EXPECT_EQ(rig->write(1, 4, 5 * blocks_per_chunk, 1, 9).error().code, Errc::corrupt);
@@ -389,8 +342,8 @@ TEST_F(TrayCacheTest, ADamagedBitmapIsMadeAgain) {
             rig->stop();
             return usage;
         }();
-        OnDisk on_disk(*rig);
-        flip(index ? on_disk.root().bitmap.address : on_disk.bitmap_page());
+        OnDisk on_disk(rig->disk().contents());
+        flip(index ? on_disk.root().bitmap.address : on_disk.bitmap().back());
         const auto report = rig->run(verify_disk());
         ASSERT_TRUE(report) << report.error().text();
         ASSERT_EQ(report->damage.size(), 1u);
