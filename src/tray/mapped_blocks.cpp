@@ -5,6 +5,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/planted.hpp"
+
 namespace pf::tray {
 
 MappedBlocks::MappedBlocks(const Superblock& superblock)
@@ -77,7 +79,7 @@ void MappedBlocks::begin_checkpoint() {
 void MappedBlocks::take_page(uint32_t number, MutableBytes to) {
     Page& page = pages_[number];
     PF_ASSERT(page.writing && to.size() == sizeof(BitmapPage));
-    if (page.frozen != nullptr) {
+    if (page.frozen != nullptr && !planted("bitmap_after_the_cut")) {
         std::memcpy(to.data(), page.frozen->words.data(), to.size());
         frozen_.give_back(std::exchange(page.frozen, nullptr));
     } else {
