@@ -143,6 +143,12 @@ void Store::fill(MetricsPage& page) const {
         gauge("pureflash_tray_user_bytes", "Mapped by volumes.", usage.user_blocks * block_bytes);
         gauge("pureflash_tray_log_used_bytes", "Log that a restart would replay.",
               usage.log_used_bytes);
+        gauge("pureflash_tray_tables_resident_bytes", "Tables in memory.",
+              usage.resident_tables * block_bytes);
+        gauge("pureflash_tray_tables_old_bytes", "Of these, tables that only snapshots need.",
+              usage.old_tables * block_bytes);
+        total("pureflash_tray_table_loads_total", "Tables read because they were not in memory.",
+              counters.table_loads);
         total("pureflash_tray_blocks_written_total", "Data blocks written.",
               counters.blocks_written);
         total("pureflash_tray_log_blocks_total", "Log blocks written.", counters.log_blocks);

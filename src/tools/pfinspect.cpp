@@ -32,7 +32,10 @@ ordered_json to_json(const tray::Root& root) {
     return {{"number", root.number},
             {"incarnation", root.incarnation},
             {"log_start", root.log_start},
-            {"directory_pages", root.directory_pages}};
+            {"directory_pages", root.directory_pages},
+            {"bitmap", root.bitmap.address == tray::unmapped_address
+                           ? ordered_json(nullptr)
+                           : ordered_json(uint32_t{root.bitmap.address})}};
 }
 
 ordered_json to_json(const tray::Record& record) {
@@ -147,6 +150,7 @@ Task<Result<ordered_json>> map_json(tray::Inspector& inspector) {
     json["user_blocks"] = report.user_blocks;
     json["metadata_blocks"] = report.metadata_blocks;
     json["free_blocks"] = report.free_blocks;
+    json["bitmap"] = {{"pages", report.bitmap_pages}, {"blocks", report.bitmap_blocks}};
     json["replayed_records"] = report.replayed_records;
     json["dropped_records"] = report.dropped_records;
     add_damage(json, report.damage);

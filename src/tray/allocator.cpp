@@ -32,6 +32,22 @@ bool Allocator::mark_used(Address address) {
     return true;
 }
 
+bool Allocator::mark_used(std::span<const uint64_t> words) {
+    for (size_t i = words_.size(); i < words.size(); ++i) PF_ASSERT(words[i] == 0);
+    const size_t count = std::min(words.size(), words_.size());
+    for (size_t i = 0; i < count; ++i) {
+        if ((words_[i] & words[i]) != 0) return false;
+    }
+    for (size_t i = 0; i < count; ++i) {
+        const auto taken = static_cast<uint16_t>(std::popcount(words[i]));
+        words_[i] |= words[i];
+        auto& left = free_in_group_[i * 64 / group_bits];
+        left = static_cast<uint16_t>(left - taken);
+        free_ -= taken;
+    }
+    return true;
+}
+
 void Allocator::take(Run run) {
     for (uint32_t bit = run.first; bit < run.first + run.count; ++bit) {
         words_[bit / 64] |= uint64_t{1} << (bit % 64);

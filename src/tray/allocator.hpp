@@ -1,9 +1,11 @@
-// Which blocks of the data area are in use: a bitmap in memory, rebuilt from the tables at mount.
+// Which blocks of the data area are in use: a bitmap in memory, made at mount from the bitmap of
+// mapped blocks and the metadata that the directory names.
 // Next-fit, contiguous first: one write lands in one extent and many writes land one after the
 // other. Metadata is allocated from a cursor of its own, so that it does not break up runs of data.
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "tray/log_format.hpp"
@@ -19,6 +21,8 @@ class Allocator {
     // False if it is in use already.
     [[nodiscard]] bool mark_used(Address address);
     [[nodiscard]] bool is_used(Address address) const;
+    // The same for many: words of bits, from data_start on. Nothing is marked if one was in use.
+    [[nodiscard]] bool mark_used(std::span<const uint64_t> words);
     void free(Address address, uint32_t count);
 
     // Takes `count` blocks in as few extents as a bounded search finds and writes them to `to`

@@ -95,6 +95,7 @@ Task<Status> Checkpointer::run_timed(bool paced) {
         engine_.held_.checkpoint_is_durable();
         engine_.release_held();
         engine_.advanced_.wake_all();
+        co_await engine_.cache_.shrink_all();  // what was written may be dropped
         if (engine_.failed_) result = fail(Errc::io_error);
     } else {
         log.fail();
@@ -119,11 +120,14 @@ Task<Status> Checkpointer::run_at_mount(uint64_t log_start, uint32_t log_previou
 bool Checkpointer::begin() {
     Directory& directory = engine_.map_.directory();
     encode_state();
+    MappedBlocks& mapped = engine_.map_.mapped();
     const uint64_t blocks = directory.dirty_tables() + directory.dirty_pages() + state_.size() +
-                            directory.pages().size() / links_per_index_block + 1;
+                            directory.pages().size() / links_per_index_block + 1 +
+                            mapped.dirty_pages() + mapped.index_blocks();
     if (engine_.allocator_.free_blocks() < blocks) return false;
     take_room(blocks);
     epoch_ = directory.begin_checkpoint();
+    mapped.begin_checkpoint();
     engine_.held_.begin_checkpoint();
     return true;
 }
@@ -179,6 +183,7 @@ void Checkpointer::encode_state() {
             GenerationStateRecord record;
             record.id = generation->id;
             if (generation->parent != nullptr) record.parent = generation->parent->id;
+            record.own_blocks = generation->own_blocks;
             record.deleted = generation->deleted;
             encoder.add(record);
         }
@@ -238,6 +243,7 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     }
     PF_CO_TRY(co_await write_tables(paced));
     PF_CO_TRY(co_await write_pages(paced));
+    PF_CO_TRY(co_await write_bitmap(paced));
 
     std::vector<std::vector<std::byte>> index;
     root.directory_pages = 0;
@@ -248,6 +254,7 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
         index.back().insert(index.back().end(), bytes, bytes + sizeof(page.stored));
     }
     PF_CO_TRY_ASSIGN(root.index, co_await write_chain(MetaKind::index, std::move(index)));
+    PF_CO_TRY_ASSIGN(root.bitmap, co_await write_bitmap_index());
     PF_CO_TRY_ASSIGN(root.state, co_await write_chain(MetaKind::state, std::move(state_)));
     state_.clear();
     PF_CO_TRY(co_await wait_logged_again());
@@ -275,6 +282,7 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     new_chain_blocks_.clear();
     engine_.root_ = root;
     directory.end_checkpoint();
+    engine_.map_.mapped().end_checkpoint();
     give_back_room();
     ++completed_;
     engine_.estimate_state_blocks();

@@ -4,8 +4,8 @@
 // T4: a checkpoint is of a log position L: it holds exactly the records before L. The gate of the
 // log holds back the completion of later records until all earlier ones are durable and what is
 // dirty was taken over; tables that change afterwards are copied first. Order: tables, directory,
-// state; flush; root; flush; a log block that names the root; only then are the old checkpoint's
-// blocks and the log space before L free.
+// bitmap, state; flush; root; flush; a log block that names the root; only then are the old
+// checkpoint's blocks and the log space before L free.
 //
 // All blocks that a checkpoint writes are allocated at its cut. A block that is superseded after
 // the cut becomes free (T3) while the checkpoint's tables still name it: data may take it, because
@@ -63,6 +63,8 @@ class Checkpointer {
     void log_uncommitted_again(uint64_t before);
     runtime::Task<Status> write_tables(bool paced);
     runtime::Task<Status> write_pages(bool paced);
+    runtime::Task<Status> write_bitmap(bool paced);
+    runtime::Task<Result<BlockLink>> write_bitmap_index();
     runtime::Task<Result<BlockLink>> write_chain(MetaKind kind,
                                                  std::vector<std::vector<std::byte>> payloads);
     runtime::Task<Status> write_batch(uint32_t blocks, const Extent* extents, bool paced);
@@ -79,7 +81,7 @@ class Checkpointer {
     runtime::Reactor* running_on_ = nullptr;  // while a checkpoint is under way
     bool requested_ = false;
     std::vector<std::vector<std::byte>> state_;
-    std::vector<Address> chain_blocks_;  // index and state of the durable checkpoint
+    std::vector<Address> chain_blocks_;  // indexes and state of the durable checkpoint
     std::vector<Address> new_chain_blocks_;
     std::vector<Extent> room_;  // of this checkpoint, not used yet: from next_room_ on
     size_t next_room_ = 0;
@@ -101,6 +103,9 @@ class Collector {
 
     [[nodiscard]] Generation* next();
     runtime::Task<Status> collect(Generation& generation);
+    // Goes on from `chunk`; returns the table that the next one needs in memory, or null.
+    ChunkVersion* collect_step(Generation& generation, uint32_t& chunk, uint32_t chunks);
+    void give_up(Generation& generation, const Error& error);
     void collect_chunk(ChunkVersion& version, Generation* child);
     void remove(ChunkVersion& version);
 

@@ -1,4 +1,4 @@
-#include <bit>
+#include <fmt/format.h>
 
 #include "base/planted.hpp"
 #include "tray/engine.hpp"
@@ -17,7 +17,7 @@ Generation* Collector::next() {
     for (const auto& [id, shard] : engine_.map_.shards()) {
         for (const auto& [snap_seq, generation] : shard->generations) {
             if (generation->deleted && generation->writes == 0 &&
-                generation->children.size() <= 1) {
+                generation->children.size() <= 1 && !generation->uncollectable) {
                 return generation.get();
             }
         }
@@ -27,6 +27,7 @@ Generation* Collector::next() {
 
 Task<void> Collector::run_loop() {
     while (!engine_.stopping_) {
+        if (kicked_ && engine_.map_.take_heads_changed()) co_await engine_.cache_.sweep();
         Generation* generation = engine_.failed_ || !kicked_ ? nullptr : next();
         if (generation == nullptr) {
             kicked_ = false;
@@ -43,22 +44,24 @@ Task<void> Collector::run_loop() {
 }
 
 Task<Status> Collector::collect(Generation& generation) {
-    const size_t chunks = generation.shard->chunks.size();
-    for (size_t chunk = 0; chunk < chunks || chunk == 0;) {
+    const auto chunks = static_cast<uint32_t>(generation.shard->chunks.size());
+    uint32_t chunk = 0;
+    for (bool last = false; !last;) {
         co_await engine_.maintenance_.lock();
-        // The child is looked up again in each step: it may itself have been branched meanwhile,
-        // but not collected, because there is one collector.
-        Generation* child = generation.children.empty() ? nullptr : generation.children.front();
-        for (uint32_t i = 0; i < chunks_per_step && chunk < chunks; ++i, ++chunk) {
-            ChunkVersion* version = engine_.map_.own(generation, static_cast<uint32_t>(chunk));
-            if (version != nullptr) collect_chunk(*version, child);
-        }
-        const bool last = chunk >= chunks;
+        ChunkVersion* missing = collect_step(generation, chunk, chunks);
+        last = missing == nullptr && chunk == chunks;
         if (last) engine_.map_.drop_generation(generation);
         engine_.maintenance_.unlock();
         if (engine_.failed_ || engine_.stopping_) co_return fail(Errc::io_error);
-        if (last) break;
-        co_await runtime::yield();
+        if (missing != nullptr) {
+            const Status loaded = co_await engine_.cache_.load(*missing);
+            if (!loaded) {
+                give_up(generation, loaded.error());
+                co_return Status{};
+            }
+        } else if (!last) {
+            co_await runtime::yield();
+        }
     }
     engine_.estimate_state_blocks();
     // Its blocks come back with the next checkpoint; hurry when they are missed.
@@ -66,6 +69,32 @@ Task<Status> Collector::collect(Generation& generation) {
         engine_.checkpointer_.request();
     }
     co_return Status{};
+}
+
+ChunkVersion* Collector::collect_step(Generation& generation, uint32_t& chunk, uint32_t chunks) {
+    Map& map = engine_.map_;
+    // The child is looked up again in each step: it may itself have been branched meanwhile, but
+    // not collected, because there is one collector.
+    Generation* child = generation.children.empty() ? nullptr : generation.children.front();
+    for (uint32_t i = 0; i < chunks_per_step && chunk < chunks; ++i, ++chunk) {
+        ChunkVersion* version = map.own(generation, chunk);
+        if (version == nullptr) continue;
+        if (version->table == nullptr) return version;
+        if (ChunkVersion* missing = map.missing_for_owned(*version)) return missing;
+        ChunkVersion* seen = child == nullptr ? nullptr : map.own(*child, chunk);
+        if (seen != nullptr && seen->table == nullptr) return seen;
+        collect_chunk(*version, child);
+    }
+    return nullptr;
+}
+
+// Without its tables nobody knows what it alone refers to. It stays, and the next mount tries
+// again.
+void Collector::give_up(Generation& generation, const Error& error) {
+    generation.uncollectable = true;
+    engine_.warnings_.push_back(fmt::format("generation {}@{} cannot be freed: {}",
+                                            generation.id.shard, generation.id.snap_seq,
+                                            error.message));
 }
 
 // S1: frees what neither the parent (these are the owned bits) nor the only child sees.
@@ -84,9 +113,10 @@ void Collector::collect_chunk(ChunkVersion& version, Generation* child) {
         const TableEntry entry = version.table->entries[i];
         const bool shared = seen != nullptr && seen->table->entries[i].address == entry.address;
         if (shared && !planted("delete_generation_frees_shared")) {
-            seen->set_owned(i, true);
+            if (seen->owned_known) seen->set_owned(i, true);
             ++inherited;
         } else {
+            map.mapped().clear(entry.address);
             engine_.held_.hold_for_next_checkpoint({entry.address, 1});
         }
     }
@@ -99,6 +129,7 @@ void Collector::collect_chunk(ChunkVersion& version, Generation* child) {
 }
 
 void Collector::remove(ChunkVersion& version) {
+    engine_.cache_.forget(version);
     engine_.map_.unlink_version(version);
     const Address stored = engine_.map_.directory().remove(version);
     if (stored == unmapped_address) return;

@@ -70,6 +70,15 @@ Address Directory::remove(ChunkVersion& version) {
     return stored;
 }
 
+ChunkVersion* Directory::at(uint32_t page, uint32_t slot) const {
+    return pages_[page].slots.empty() ? nullptr : pages_[page].slots[slot];
+}
+
+bool Directory::is_clean(const ChunkVersion& version) const {
+    if (version.stored.address == unmapped_address || version.dirty_epoch == epoch_) return false;
+    return !checkpointing_ || version.dirty_epoch != epoch_ - 1;
+}
+
 void Directory::destroy(ChunkVersion* version) {
     --versions_;
     delete version;

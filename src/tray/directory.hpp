@@ -10,6 +10,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/list.hpp"
 #include "tray/format.hpp"
 #include "tray/table_pool.hpp"
 
@@ -17,14 +18,15 @@ namespace pf::tray {
 
 struct Generation;
 
-// One table: the mapping of one chunk as one generation sees it.
-struct ChunkVersion {
+// One table: the mapping of one chunk as one generation sees it. The hook is the table cache's.
+struct ChunkVersion : ListHook {
     Generation* generation = nullptr;
     uint32_t chunk = 0;
     ChunkVersion* older = nullptr;  // same shard and chunk, next smaller snap_seq
-    Table* table = nullptr;
+    Table* table = nullptr;         // null: on the tray only, to be loaded by the table cache
     // Bit b: entry b is data that the parent's view does not refer to, so that it is free when this
-    // generation lets go of it (S1). Not stored: found again at mount by comparing tables.
+    // generation lets go of it (S1). Not stored: found again by comparing tables when it is needed.
+    bool owned_known = false;
     std::array<uint64_t, blocks_per_chunk / 64> owned{};
     Position last;
 
@@ -72,6 +74,11 @@ class Directory {
     // Gives back the slot; destroyed now, or by the checkpoint that has it in its list. Returns the
     // address of its stored table, unmapped if it has none.
     [[nodiscard]] Address remove(ChunkVersion& version);
+
+    // What is in a slot now, or null.
+    [[nodiscard]] ChunkVersion* at(uint32_t page, uint32_t slot) const;
+    // The table in memory is the one on the tray: it may be dropped.
+    [[nodiscard]] bool is_clean(const ChunkVersion& version) const;
 
     // Before any change of a table: marks it dirty and keeps a copy for a checkpoint under way.
     void prepare_change(ChunkVersion& version);

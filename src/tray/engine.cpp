@@ -30,6 +30,8 @@ Engine::Engine(std::unique_ptr<runtime::Disk> disk, MountOptions options, Superb
     : disk_(std::move(disk)),
       options_(options),
       superblock_(superblock),
+      map_(superblock_),
+      cache_(map_, *disk_, superblock_, options.cache_bytes),
       allocator_(superblock.data_start, superblock.data_end),
       log_(*disk_, superblock_, *this),
       data_writer_(*disk_, &Engine::data_written),
@@ -272,6 +274,7 @@ Task<Status> Engine::create_generation(GenerationId id, GenerationId parent, boo
         result = co_await log_control(record);
     }
     control_.unlock();
+    if (map_.heads_changed()) collector_.kick();  // a rollback: tables became old ones
     co_return result;
 }
 
@@ -367,12 +370,14 @@ uint64_t Engine::slack_blocks() const {
 
 uint64_t Engine::metadata_need() const {
     const Directory& directory = map_.directory();
-    return directory.dirty_tables() + directory.dirty_pages() + state_blocks_;
+    return directory.dirty_tables() + directory.dirty_pages() + map_.mapped().stored_blocks() +
+           state_blocks_;
 }
 
 uint64_t Engine::metadata_of_all() const {
     const Directory& directory = map_.directory();
-    return directory.versions() + directory.page_count() + state_blocks_;
+    return directory.versions() + directory.page_count() + map_.mapped().stored_blocks() +
+           state_blocks_;
 }
 
 bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
@@ -383,10 +388,24 @@ bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
     return taken + blocks <= allocator_.capacity_blocks();
 }
 
+uint64_t Engine::max_tables() const {
+    // Eight generations' tables for each mapped chunk; about 250 bytes of memory for each.
+    constexpr uint64_t least = 65536;
+    return options_.max_tables != 0 ? options_.max_tables
+                                    : std::max(allocator_.capacity_blocks() / 64, least);
+}
+
+Task<Status> Engine::load(ChunkVersion& version) {
+    ++operations_;
+    Status loaded = co_await cache_.load(version);
+    end_operation();
+    co_return loaded;
+}
+
 void Engine::estimate_state_blocks() {
     uint64_t bytes = 0;
     for (const auto& [id, shard] : map_.shards()) {
-        bytes += 128 + shard->generations.size() * 32 + shard->sessions.all().size() * 288;
+        bytes += 128 + shard->generations.size() * 40 + shard->sessions.all().size() * 288;
     }
     const uint64_t pages = map_.directory().page_count();
     state_blocks_ = bytes / (meta_payload_bytes - 288) + pages / links_per_index_block + 3;
@@ -469,6 +488,9 @@ Usage Engine::usage() const {
     usage.metadata_blocks = metadata_blocks_;
     usage.held_blocks = held_.blocks() + held_.checkpoint_blocks() + trimming_blocks_;
     usage.reserve_blocks = metadata_of_all() + slack_blocks();
+    usage.tables = map_.directory().versions();
+    usage.resident_tables = map_.tables().in_use();
+    usage.old_tables = cache_.old_tables();
     usage.log_bytes = uint64_t{superblock_.log_blocks} * block_bytes;
     usage.log_used_bytes = log_.used_blocks() * block_bytes;
     return usage;
@@ -479,6 +501,7 @@ Counters Engine::counters() const {
     counters.log_blocks = log_.blocks_written();
     counters.flushes += log_.flushes();
     counters.checkpoints = checkpointer_.completed();
+    counters.table_loads = cache_.loads();
     counters.checkpoint_ns = checkpointer_.busy();
     return counters;
 }

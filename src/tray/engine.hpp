@@ -15,6 +15,7 @@
 #include "tray/log_writer.hpp"
 #include "tray/map.hpp"
 #include "tray/pending_write.hpp"
+#include "tray/table_cache.hpp"
 #include "tray/tray.hpp"
 
 namespace pf::tray {
@@ -61,6 +62,7 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] bool failed() const { return failed_; }
     [[nodiscard]] std::vector<std::string>& warnings() { return warnings_; }
     [[nodiscard]] runtime::Disk& disk() { return *disk_; }
+    [[nodiscard]] TableCache& cache() { return cache_; }
 
   private:
     friend class Checkpointer;
@@ -83,6 +85,11 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] bool has_room(uint64_t blocks, uint64_t kept) const;
     [[nodiscard]] uint64_t slack_blocks() const;
     void estimate_state_blocks();
+    // T11: directory entries are in memory, so their number has a limit.
+    [[nodiscard]] uint64_t max_tables() const;
+    [[nodiscard]] bool makes_table(const Shard& shard, uint32_t block, WriteKind kind) const;
+    // Counted as an operation, so that stop() waits for it.
+    runtime::Task<Status> load(ChunkVersion& version);
     void release_held();
     void give_back(Extent extent);
     runtime::Task<void> run_trimmer();
@@ -108,6 +115,7 @@ class Engine final : private LogWriter::Client {
     Superblock superblock_;
     Root root_;  // the durable one
     Map map_;
+    TableCache cache_;
     Allocator allocator_;
     HeldBlocks held_;
     LogWriter log_;

@@ -60,7 +60,15 @@ Task<Status> Engine::read(const ReadRequest& request) {
     ++counters_.reads;
     counters_.blocks_read += request.count;
 
-    const ChunkVersion* version = map_.view(*generation, request.block / blocks_per_chunk);
+    const uint32_t chunk = request.block / blocks_per_chunk;
+    ChunkVersion* version = map_.view(*generation, chunk);
+    while (version != nullptr && version->table == nullptr) {
+        PF_CO_TRY(co_await load(*version));
+        generation = map_.find_generation({request.shard, request.snap_seq});
+        if (generation == nullptr || generation->deleted) co_return fail(Errc::not_found);
+        version = map_.view(*generation, chunk);
+    }
+    if (version != nullptr) cache_.touch(*version);
     const uint32_t first = request.block % blocks_per_chunk;
     IoBatch& batch = take_batch();
     Address next = unmapped_address;  // the address that would extend the last part
@@ -131,7 +139,11 @@ Task<Result<std::vector<BlockRun>>> Engine::block_states(GenerationId id, uint32
         if (generation == nullptr || generation->deleted) co_return fail(Errc::not_found);
         const uint32_t index = block % blocks_per_chunk;
         const uint32_t here = std::min(count, blocks_per_chunk - index);
-        const ChunkVersion* version = map_.view(*generation, block / blocks_per_chunk);
+        ChunkVersion* version = map_.view(*generation, block / blocks_per_chunk);
+        if (version != nullptr && version->table == nullptr) {
+            PF_CO_TRY(co_await load(*version));
+            continue;  // it may be gone, or another one
+        }
         if (version == nullptr) {
             add(here, BlockState::hole);
         } else {

@@ -38,8 +38,19 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
         if (held_.collected_blocks() > 0) checkpointer_.request();
         return fail(Errc::no_space);
     }
+    if (map_.directory().versions() >= max_tables() && makes_table(*shard, block, kind)) {
+        return fail(Errc::resource_exhausted,
+                    fmt::format("{}: the tray has {} directory entries, the limit", disk_->name(),
+                                max_tables()));
+    }
     reserved_ += blocks;
     return Reservation(this, static_cast<uint32_t>(blocks));
+}
+
+bool Engine::makes_table(const Shard& shard, uint32_t block, WriteKind kind) const {
+    const uint32_t chunk = block / blocks_per_chunk;
+    if (map_.own(*shard.head, chunk) != nullptr) return false;
+    return kind != WriteKind::unmap || map_.view(*shard.head, chunk) != nullptr;
 }
 
 PendingWrite& Engine::take_write() {
@@ -84,18 +95,28 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
 
     // Free now, not just soon: a crash must find room for a whole checkpoint (T8).
     const uint64_t blocks = (data ? request.count : 0) + uint64_t{metadata_per_write};
-    while (!failed_ && allocator_.free_blocks() < blocks + metadata_need() + metadata_in_flight_) {
-        log_.request_watermarks();
-        if (held_.blocks() + trimming_blocks_ == 0) checkpointer_.request();
-        co_await advanced_.wait();
+    Status ready;
+    while (ready && !failed_) {
+        if (allocator_.free_blocks() < blocks + metadata_need() + metadata_in_flight_) {
+            log_.request_watermarks();
+            if (held_.blocks() + trimming_blocks_ == 0) checkpointer_.request();
+            co_await advanced_.wait();
+            continue;
+        }
+        // commit() waits for nothing: the tables that it needs are here from now on.
+        ChunkVersion* missing =
+            map_.missing_for_write(*generation, request.block / blocks_per_chunk);
+        if (missing == nullptr) break;
+        ready = co_await cache_.load(*missing);
+    }
+    if (failed_) ready = fail(Errc::io_error);
+    if (!ready) {
+        --generation->writes;
+        if (generation->deleted) collector_.kick();
+        end_operation();
+        co_return std::unexpected<Error>(std::move(ready).error());
     }
     metadata_in_flight_ += metadata_per_write;
-    if (failed_) {
-        --generation->writes;
-        metadata_in_flight_ -= metadata_per_write;
-        end_operation();
-        co_return fail(Errc::io_error);
-    }
     PendingWrite& write = take_write();
     write.engine = this;
     write.generation = generation;
@@ -178,6 +199,7 @@ void Engine::commit(Ticket ticket) {
     effect.extents = {write.extents.data(), write.extent_count};
     effect.crcs = std::as_bytes(std::span(write.crcs.data(), write.crc_count()));
     map_.apply_write(*write.generation, effect, root_.number);
+    cache_.applied(*write.generation, write.block / blocks_per_chunk);
     for (const Superseded& old : map_.superseded()) {
         // Replay may find the later record unconfirmed, so T3 cannot go by the first one.
         if (old.after_checkpoint || write.moved_in_log)

@@ -107,6 +107,7 @@ void encode_root(const Root& root, uint32_t tag, MutableBytes block) {
     format.directory_pages = root.directory_pages;
     format.index = root.index;
     format.state = root.state;
+    format.bitmap = root.bitmap;
     format.crc = crc_of(format);
     store(block, format);
 }
@@ -129,11 +130,13 @@ Result<Root> decode_root(Bytes block, const Superblock& superblock) {
     root.directory_pages = format.directory_pages;
     root.index = format.index;
     root.state = format.state;
+    root.bitmap = format.bitmap;
     const auto link_is_good = [&](const BlockLink& link) {
         return link.address == unmapped_address || in_data_area(superblock, link.address);
     };
     if (!link_is_good(root.index)) return damaged("root", "index address");
     if (!link_is_good(root.state)) return damaged("root", "state address");
+    if (!link_is_good(root.bitmap)) return damaged("root", "bitmap address");
     if (root.directory_pages > superblock.total_blocks) return damaged("root", "directory_pages");
     return root;
 }
@@ -201,16 +204,43 @@ Result<std::span<const DirectoryEntryFormat>> decode_directory(Bytes payload,
     return entries;
 }
 
-Result<std::span<const BlockLink>> decode_index(Bytes payload, const Superblock& superblock) {
-    if (payload.size() % sizeof(BlockLink) != 0) return damaged("directory index", "used_bytes");
+namespace {
+
+Result<std::span<const BlockLink>> decode_links(Bytes payload, const Superblock& superblock,
+                                                std::string_view what, bool may_be_none) {
+    if (payload.size() % sizeof(BlockLink) != 0) return damaged(what, "used_bytes");
     const std::span links(reinterpret_cast<const BlockLink*>(payload.data()),
                           payload.size() / sizeof(BlockLink));
     for (const auto& link : links) {
-        if (!in_data_area(superblock, link.address)) {
-            return damaged("directory index", "page address");
-        }
+        if (may_be_none && link.address == unmapped_address) continue;
+        if (!in_data_area(superblock, link.address)) return damaged(what, "page address");
     }
     return links;
+}
+
+}  // namespace
+
+Result<std::span<const BlockLink>> decode_index(Bytes payload, const Superblock& superblock) {
+    return decode_links(payload, superblock, "directory index", false);
+}
+
+Result<std::span<const BlockLink>> decode_bitmap_index(Bytes payload,
+                                                       const Superblock& superblock) {
+    return decode_links(payload, superblock, "bitmap index", true);
+}
+
+Result<const BitmapPage*> decode_bitmap(Bytes payload, uint32_t page,
+                                        const Superblock& superblock) {
+    if (page >= bitmap_pages(superblock)) return damaged("bitmap page", "number");
+    if (payload.size() != sizeof(BitmapPage)) return damaged("bitmap page", "used_bytes");
+    const auto* bitmap = reinterpret_cast<const BitmapPage*>(payload.data());
+    const uint32_t blocks = superblock.data_end - superblock.data_start;
+    const uint32_t here = std::min(blocks - page * blocks_per_bitmap_page, blocks_per_bitmap_page);
+    for (uint32_t word = here / 64; word < words_per_bitmap_page; ++word) {
+        const uint64_t inside = word == here / 64 ? (uint64_t{1} << (here % 64)) - 1 : 0;
+        if ((bitmap->words[word] & ~inside) != 0) return damaged("bitmap page", "bit past the end");
+    }
+    return bitmap;
 }
 
 Result<const Table*> decode_table(Bytes block, uint32_t expected_crc,

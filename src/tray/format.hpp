@@ -5,7 +5,7 @@
 //   block 0        superblock A
 //   block 1, 2     root slots (T9)
 //   block 3 ...    the log, a ring of log_blocks blocks
-//   then           data area: user data, tables, directory, state
+//   then           data area: user data, tables, directory, bitmap, state
 //   last block     superblock B
 #pragma once
 
@@ -32,7 +32,8 @@ inline constexpr Address max_tray_blocks = 0xfffffff0;
     return address < max_tray_blocks;
 }
 
-inline constexpr uint16_t format_version = 1;
+// 2: the bitmap of mapped blocks and the blocks of each generation are in the checkpoint.
+inline constexpr uint16_t format_version = 2;
 inline constexpr Address superblock_a_address = 0;
 inline constexpr Address first_root_address = 1;
 inline constexpr uint32_t root_slots = 2;
@@ -83,14 +84,21 @@ struct RootFormat {
     uint64_t log_start;     // sequence of the first log block to replay
     uint32_t log_previous;  // CRC that this block names as its predecessor's
     uint32_t directory_pages;
-    BlockLink index;  // first block of the directory index; unmapped: none
-    BlockLink state;  // first block of the state records
-    std::array<uint8_t, 448> reserved;
+    BlockLink index;   // first block of the directory index; unmapped: none
+    BlockLink state;   // first block of the state records
+    BlockLink bitmap;  // first block of the bitmap's index; unmapped: no block is mapped
+    std::array<uint8_t, 440> reserved;
 };
 static_assert(sizeof(RootFormat) == 512);
 
-// Directory pages, directory index and state records share this header.
-enum class MetaKind : uint16_t { directory = 1, index = 2, state = 3 };
+// Directory and bitmap pages, their indexes and state records share this header.
+enum class MetaKind : uint16_t {
+    directory = 1,
+    index = 2,
+    state = 3,
+    bitmap = 4,
+    bitmap_index = 5
+};
 struct MetaHeaderFormat {
     uint32_t magic;
     uint16_t version;
@@ -116,6 +124,15 @@ struct DirectoryEntryFormat {
 static_assert(sizeof(DirectoryEntryFormat) == 40);
 inline constexpr uint32_t entries_per_page = meta_payload_bytes / sizeof(DirectoryEntryFormat);
 inline constexpr uint32_t links_per_index_block = meta_payload_bytes / sizeof(BlockLink);
+
+// Payload of a bitmap page: which blocks of its part of the data area tables refer to. Bit b of
+// page p is block data_start + p * blocks_per_bitmap_page + b.
+struct BitmapPage {
+    std::array<uint64_t, meta_payload_bytes / sizeof(uint64_t)> words;
+};
+static_assert(sizeof(BitmapPage) == meta_payload_bytes);
+inline constexpr uint32_t words_per_bitmap_page = meta_payload_bytes / sizeof(uint64_t);
+inline constexpr uint32_t blocks_per_bitmap_page = words_per_bitmap_page * 64;
 
 struct TableEntry {
     uint32_t address;
@@ -151,6 +168,7 @@ struct Root {
     uint32_t directory_pages = 0;
     BlockLink index{unmapped_address, 0};
     BlockLink state{unmapped_address, 0};
+    BlockLink bitmap{unmapped_address, 0};
 };
 
 void encode_superblock(const Superblock& superblock, MutableBytes block);
@@ -176,11 +194,21 @@ struct MetaBlock {
     Bytes payload, const Superblock& superblock);
 [[nodiscard]] Result<std::span<const BlockLink>> decode_index(Bytes payload,
                                                               const Superblock& superblock);
+// Links to all bitmap pages in order; an unmapped one is a page without a bit.
+[[nodiscard]] Result<std::span<const BlockLink>> decode_bitmap_index(Bytes payload,
+                                                                     const Superblock& superblock);
+[[nodiscard]] Result<const BitmapPage*> decode_bitmap(Bytes payload, uint32_t page,
+                                                      const Superblock& superblock);
 [[nodiscard]] Result<const Table*> decode_table(Bytes block, uint32_t expected_crc,
                                                 const Superblock& superblock);
 
 [[nodiscard]] inline bool in_data_area(const Superblock& superblock, Address address) {
     return address >= superblock.data_start && address < superblock.data_end;
+}
+
+[[nodiscard]] inline uint32_t bitmap_pages(const Superblock& superblock) {
+    const uint32_t blocks = superblock.data_end - superblock.data_start;
+    return (blocks - 1) / blocks_per_bitmap_page + 1;
 }
 
 // Picks the geometry of a tray of `size_bytes`; invalid_argument names what is allowed.

@@ -83,6 +83,7 @@ Task<Status> Inspector::load(std::vector<Damage>& damage) {
     engine_ = std::make_unique<Engine>(std::move(disk_), options, superblock_);
     Replay replay(*engine_, Replay::Purpose::inspect);
     const Status done = co_await replay.run();
+    if (replay.bitmap_damage()) damage.push_back({"bitmap", *replay.bitmap_damage()});
     if (done) co_return Status{};
     if (done.error().code == Errc::io_error) co_return done;
     damage.push_back({"tray", done.error().message});
@@ -110,6 +111,11 @@ Task<Result<MapReport>> Inspector::map() {
     report.user_blocks = usage.user_blocks;
     report.metadata_blocks = usage.metadata_blocks;
     report.free_blocks = usage.free_blocks;
+    MappedBlocks& mapped = engine_->map().mapped();
+    for (uint32_t page = 0; page < mapped.page_count(); ++page) {
+        if (mapped.stored(page).address != unmapped_address) ++report.bitmap_pages;
+    }
+    report.bitmap_blocks = mapped.count();
     const Counters counters = engine_->counters();
     report.replayed_records = counters.replayed_records;
     report.dropped_records = counters.dropped_records;
@@ -119,49 +125,90 @@ Task<Result<MapReport>> Inspector::map() {
 Task<Result<VerifyReport>> Inspector::verify() {
     VerifyReport report;
     PF_CO_TRY(co_await load(report.damage));
-    PF_CO_TRY(co_await verify_blocks(report));
+    const bool usable = std::ranges::none_of(
+        report.damage, [](const Damage& found) { return found.where == "tray"; });
+    if (usable) PF_CO_TRY(co_await verify_tables(report));
     co_return report;
 }
 
-// Each block once: by the generation that owns it.
-Task<Status> Inspector::verify_blocks(VerifyReport& report) {
+// False: a table that this needs is damaged, which is reported.
+Task<bool> Inspector::load_owned(ChunkVersion& version, VerifyReport& report) {
+    while (true) {
+        ChunkVersion* missing =
+            version.table == nullptr ? &version : engine_->map().missing_for_owned(version);
+        if (missing == nullptr) co_return true;
+        const Status loaded = co_await engine_->cache().load(*missing);
+        if (loaded) continue;
+        if (missing == &version) report.damage.push_back({"table", loaded.error().message});
+        co_return false;
+    }
+}
+
+// Each block once: by the generation that owns it. What all of them own is what the bitmap has.
+Task<Status> Inspector::verify_tables(VerifyReport& report) {
+    Map& map = engine_->map();
     runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(chunk_bytes);
-    for (const auto& [id, shard] : engine_->map().shards()) {
-        for (const ChunkVersion* version : shard->chunks) {
+    Allocator found(superblock_.data_start, superblock_.data_end);
+    bool complete = true;
+    for (const auto& [id, shard] : map.shards()) {
+        for (ChunkVersion* version : shard->chunks) {
             for (; version != nullptr; version = version->older) {
                 ++report.tables;
-                for (uint32_t i = 0; i < blocks_per_chunk;) {
-                    const auto& entries = version->table->entries;
-                    uint32_t count = 0;  // neighbours that lie next to each other
-                    while (i + count < blocks_per_chunk && version->owns(i + count) &&
-                           entries[i + count].address == entries[i].address + count) {
-                        ++count;
-                    }
-                    if (count == 0) {
-                        ++i;
-                        continue;
-                    }
-                    const MutableBytes to = buffer.bytes().first(size_t{count} * block_bytes);
-                    const Status read = co_await engine_->disk().read(
-                        uint64_t{entries[i].address} * block_bytes, to);
-                    for (uint32_t k = 0; k < count; ++k) {
-                        const MutableBytes block = to.subspan(size_t{k} * block_bytes, block_bytes);
-                        if (read && crc32c(block) == entries[i + k].crc) continue;
+                const bool loaded = co_await load_owned(*version, report);
+                complete = complete && loaded;
+                if (!loaded) continue;
+                for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
+                    const Address address = version->table->entries[i].address;
+                    if (!version->owns(i)) continue;
+                    if (!found.mark_used(address) || !map.mapped().is_set(address)) {
                         report.damage.push_back(
-                            {fmt::format("block {} of shard {} generation {}",
-                                         version->chunk * blocks_per_chunk + i + k, id,
-                                         version->generation->id.snap_seq),
-                             read ? fmt::format("checksum mismatch at tray block {}",
-                                                uint32_t{entries[i + k].address})
-                                  : "cannot be read"});
+                            {"bitmap",
+                             fmt::format("block {} is not marked, or has two owners", address)});
                     }
-                    report.blocks += count;
-                    i += count;
                 }
+                co_await verify_blocks(*version, buffer.bytes(), report);
             }
         }
     }
+    const uint64_t used = found.capacity_blocks() - found.free_blocks();
+    if (complete && (used != map.mapped().count() || used != map.user_blocks())) {
+        report.damage.push_back(
+            {"bitmap", fmt::format("{} blocks are marked and {} counted, but tables refer to {}",
+                                   map.mapped().count(), map.user_blocks(), used)});
+    }
     co_return Status{};
+}
+
+Task<void> Inspector::verify_blocks(const ChunkVersion& version, MutableBytes buffer,
+                                    VerifyReport& report) {
+    const auto& entries = version.table->entries;
+    for (uint32_t i = 0; i < blocks_per_chunk;) {
+        uint32_t count = 0;  // neighbours that lie next to each other
+        while (i + count < blocks_per_chunk && version.owns(i + count) &&
+               entries[i + count].address == entries[i].address + count) {
+            ++count;
+        }
+        if (count == 0) {
+            ++i;
+            continue;
+        }
+        const MutableBytes to = buffer.first(size_t{count} * block_bytes);
+        const Status read =
+            co_await engine_->disk().read(uint64_t{entries[i].address} * block_bytes, to);
+        for (uint32_t k = 0; k < count; ++k) {
+            const MutableBytes block = to.subspan(size_t{k} * block_bytes, block_bytes);
+            if (read && crc32c(block) == entries[i + k].crc) continue;
+            report.damage.push_back(
+                {fmt::format("block {} of shard {} generation {}",
+                             version.chunk * blocks_per_chunk + i + k, version.generation->id.shard,
+                             version.generation->id.snap_seq),
+                 read ? fmt::format("checksum mismatch at tray block {}",
+                                    uint32_t{entries[i + k].address})
+                      : "cannot be read"});
+        }
+        report.blocks += count;
+        i += count;
+    }
 }
 
 }  // namespace pf::tray

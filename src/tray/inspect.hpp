@@ -16,6 +16,7 @@
 namespace pf::tray {
 
 class Engine;
+struct ChunkVersion;
 
 struct Damage {
     std::string where;  // "root slot 1", "block 812 of shard 1 chunk 3 generation 2"
@@ -50,6 +51,8 @@ struct MapReport {
     uint64_t user_blocks = 0;
     uint64_t metadata_blocks = 0;
     uint64_t free_blocks = 0;
+    uint64_t bitmap_pages = 0;   // of the durable checkpoint; pages without a bit are not stored
+    uint64_t bitmap_blocks = 0;  // marked in it, the log's records applied
     uint64_t replayed_records = 0;
     uint64_t dropped_records = 0;
     std::vector<Damage> damage;
@@ -70,12 +73,16 @@ class Inspector {
     [[nodiscard]] runtime::Task<Result<SuperblockReport>> superblocks();
     [[nodiscard]] runtime::Task<Result<LogReport>> log(LogVisitor visit);
     [[nodiscard]] runtime::Task<Result<MapReport>> map();
-    // Both superblocks, both roots, state, directory, tables, log, and every block of user data.
+    // Both superblocks, both roots, state, directory, bitmap, tables, log, and every block of user
+    // data. The bitmap and the sums of blocks are held against all tables.
     [[nodiscard]] runtime::Task<Result<VerifyReport>> verify();
 
   private:
     [[nodiscard]] runtime::Task<Status> load(std::vector<Damage>& damage);
-    [[nodiscard]] runtime::Task<Status> verify_blocks(VerifyReport& report);
+    [[nodiscard]] runtime::Task<Status> verify_tables(VerifyReport& report);
+    [[nodiscard]] runtime::Task<bool> load_owned(ChunkVersion& version, VerifyReport& report);
+    [[nodiscard]] runtime::Task<void> verify_blocks(const ChunkVersion& version,
+                                                    MutableBytes buffer, VerifyReport& report);
 
     std::unique_ptr<runtime::Disk> disk_;  // until the engine has it
     Superblock superblock_;

@@ -60,6 +60,7 @@ Generation& Map::create_generation(Shard& shard, SnapSeq snap_seq, Generation* p
 }
 
 void Map::make_head(Shard& shard, Generation& generation) {
+    if (generation.parent != shard.head) heads_changed_ = true;
     shard.head = &generation;
     shard.state.snap_seq = generation.id.snap_seq;
 }
@@ -67,6 +68,7 @@ void Map::make_head(Shard& shard, Generation& generation) {
 void Map::mark_shard_deleted(Shard& shard) {
     shard.deleted = true;
     shard.head = nullptr;
+    heads_changed_ = true;
     for (auto& [snap_seq, generation] : shard.generations) generation->deleted = true;
 }
 
@@ -85,6 +87,13 @@ void Map::drop_generation(Generation& generation) {
     if (shard.deleted && shard.generations.empty()) {
         if (last_found_ == &shard) last_found_ = nullptr;
         shards_.erase(shard.state.shard);
+    }
+}
+
+void Map::reset_own_blocks() {
+    user_blocks_ = 0;
+    for (const auto& [id, shard] : shards_) {
+        for (const auto& [snap_seq, generation] : shard->generations) generation->own_blocks = 0;
     }
 }
 
@@ -133,6 +142,7 @@ void Map::unlink_version(ChunkVersion& version) {
 }
 
 void Map::move_version(ChunkVersion& version, Generation& to) {
+    PF_ASSERT(version.owned_known);
     const auto blocks = static_cast<int64_t>([&] {
         int count = 0;
         for (const uint64_t word : version.owned) count += std::popcount(word);
@@ -149,13 +159,17 @@ void Map::move_version(ChunkVersion& version, Generation& to) {
 
 ChunkVersion* Map::writable(Generation& generation, uint32_t chunk) {
     if (ChunkVersion* version = own(generation, chunk)) {
+        PF_ASSERT(version->table != nullptr && version->owned_known);
         directory_.prepare_change(*version);
         return version;
     }
-    const ChunkVersion* inherited =
+    ChunkVersion* inherited =
         generation.parent == nullptr ? nullptr : view(*generation.parent, chunk);
+    PF_ASSERT(inherited == nullptr || inherited->table != nullptr);
+    cloned_ = inherited;
     ChunkVersion* version = directory_.create(generation, chunk);
     version->table = tables_.take();
+    version->owned_known = true;
     if (inherited != nullptr) {
         *version->table = *inherited->table;
         version->last = inherited->last;
@@ -181,6 +195,7 @@ void Map::add_superseded(Address address, bool after_checkpoint) {
 
 void Map::apply_write(Generation& generation, const WriteEffect& write, uint64_t durable_epoch) {
     superseded_.clear();
+    cloned_ = nullptr;
     const uint32_t chunk = write.block / blocks_per_chunk;
     // A hole stays a hole: no table for it.
     if (write.kind == WriteKind::unmap && view(generation, chunk) == nullptr) return;
@@ -206,10 +221,14 @@ void Map::apply_write(Generation& generation, const WriteEffect& write, uint64_t
         version.table->entries[index] = after;
         if (version.owns(index)) {
             add_superseded(before.address, merged);
+            mapped_.clear(before.address);
             --own_change;
         }
         version.set_owned(index, is_data(after.address));
-        own_change += is_data(after.address) ? 1 : 0;
+        if (is_data(after.address)) {
+            mapped_.set(after.address);
+            ++own_change;
+        }
         if (!generation.children.empty()) {
             replace_in_descendants(generation, chunk, index, before, after);
         }
@@ -221,6 +240,7 @@ void Map::replace_in_descendants(Generation& generation, uint32_t chunk, uint32_
                                  TableEntry before, TableEntry after) {
     for (Generation* child : generation.children) {
         if (ChunkVersion* version = own(*child, chunk)) {
+            PF_ASSERT(version->table != nullptr);
             if (version->table->entries[index] != before) continue;
             directory_.prepare_change(*version);
             version->table->entries[index] = after;

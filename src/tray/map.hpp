@@ -4,15 +4,20 @@
 // A generation reads the nearest self-or-ancestor table of a chunk. Its first write to a chunk
 // clones that table, never data. Only heads are written, and a head has no children; writes that
 // were in flight when their generation stopped being the head also reach the descendants' tables.
+//
+// Tables that a head sees are in memory, others may be on the tray only (table_cache.hpp): what is
+// done here needs its tables loaded, and the missing_...() functions name the next one to load.
 #pragma once
 
 #include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/list.hpp"
 #include "tray/directory.hpp"
 #include "tray/log_format.hpp"
+#include "tray/mapped_blocks.hpp"
 #include "tray/sessions.hpp"
 
 namespace pf::tray {
@@ -24,9 +29,10 @@ struct Generation {
     Shard* shard = nullptr;
     Generation* parent = nullptr;
     std::vector<Generation*> children;
-    bool deleted = false;     // by name; goes once it has at most one child
-    uint32_t writes = 0;      // in flight, not yet committed
-    uint64_t own_blocks = 0;  // sum of the owned bits of its tables
+    bool deleted = false;        // by name; goes once it has at most one child
+    bool uncollectable = false;  // a table that its deletion needs is damaged
+    uint32_t writes = 0;         // in flight, not yet committed
+    uint64_t own_blocks = 0;     // sum of the owned bits of its tables
 };
 
 struct ShardLink : ListHook {
@@ -69,7 +75,7 @@ class Map {
   public:
     static constexpr uint32_t max_generations_per_shard = 4096;  // T11, refused by name
 
-    Map() : directory_(tables_) {}
+    explicit Map(const Superblock& superblock) : directory_(tables_), mapped_(superblock) {}
 
     // Live shards only.
     [[nodiscard]] Shard* find(ShardId id);
@@ -98,23 +104,49 @@ class Map {
     // Hands a table of a generation that goes away to its only child.
     void move_version(ChunkVersion& version, Generation& to);
 
+    // The next table to load before a write to the chunk can be applied, or null: it can. Stays
+    // null while the generation counts the write in `writes`, or nothing else runs.
+    [[nodiscard]] ChunkVersion* missing_for_write(Generation& generation, uint32_t chunk);
+    // The next table to load before the owned bits of the version are known, or null: they are.
+    [[nodiscard]] ChunkVersion* missing_for_owned(ChunkVersion& version);
+    // A head of a live shard reads through this table.
+    [[nodiscard]] bool seen_by_head(const ChunkVersion& version) const;
+    // A write in flight may need this table when it commits.
+    [[nodiscard]] bool needed_by_writes(const ChunkVersion& version) const;
+
     // Applies a write; what it superseded is in superseded() until the next call.
     void apply_write(Generation& generation, const WriteEffect& write, uint64_t durable_epoch);
     [[nodiscard]] const std::vector<Superseded>& superseded() const { return superseded_; }
+    // The table that the last write cloned, or null.
+    [[nodiscard]] ChunkVersion* cloned() const { return cloned_; }
+    // True once after a head went away or moved to another branch: tables may have become old ones.
+    [[nodiscard]] bool take_heads_changed() { return std::exchange(heads_changed_, false); }
+    [[nodiscard]] bool heads_changed() const { return heads_changed_; }
 
     [[nodiscard]] Directory& directory() { return directory_; }
     [[nodiscard]] const Directory& directory() const { return directory_; }
     [[nodiscard]] TablePool& tables() { return tables_; }
+    [[nodiscard]] const TablePool& tables() const { return tables_; }
+    [[nodiscard]] MappedBlocks& mapped() { return mapped_; }
+    [[nodiscard]] const MappedBlocks& mapped() const { return mapped_; }
     [[nodiscard]] const std::map<ShardId, std::unique_ptr<Shard>>& shards() const {
         return shards_;
     }
     [[nodiscard]] uint64_t user_blocks() const { return user_blocks_; }
+    void reset_own_blocks();  // all sums to zero: they are made again
     void add_own_blocks(Generation& generation, int64_t change) {
         generation.own_blocks += static_cast<uint64_t>(change);
         user_blocks_ += static_cast<uint64_t>(change);
     }
 
   private:
+    void find_owned(ChunkVersion& version, const ChunkVersion* inherited);
+    [[nodiscard]] ChunkVersion* missing_in_descendants(Generation& generation, uint32_t chunk);
+    template <class Predicate>
+    [[nodiscard]] bool any_reader(const ChunkVersion& version, Predicate predicate) const;
+    template <class Predicate>
+    [[nodiscard]] bool any_reader_below(const Generation& generation, uint32_t chunk,
+                                        Predicate predicate) const;
     ChunkVersion* writable(Generation& generation, uint32_t chunk);
     void replace_in_descendants(Generation& generation, uint32_t chunk, uint32_t index,
                                 TableEntry before, TableEntry after);
@@ -122,9 +154,12 @@ class Map {
 
     TablePool tables_;
     Directory directory_;
+    MappedBlocks mapped_;
     std::map<ShardId, std::unique_ptr<Shard>> shards_;
     Shard* last_found_ = nullptr;
     std::vector<Superseded> superseded_;
+    ChunkVersion* cloned_ = nullptr;
+    bool heads_changed_ = false;
     uint64_t user_blocks_ = 0;
 };
 

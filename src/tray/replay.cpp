@@ -11,11 +11,7 @@ namespace pf::tray {
 
 using runtime::Task;
 
-namespace {
-
-constexpr uint32_t tables_per_batch = 64;
-
-Task<int32_t> run_batch(IoBatch& batch, runtime::Disk& disk) {
+Task<int32_t> Replay::run_batch(IoBatch& batch, runtime::Disk& disk) {
     struct Waiting {
         runtime::Event done;
         int32_t result = 0;
@@ -33,9 +29,8 @@ Task<int32_t> run_batch(IoBatch& batch, runtime::Disk& disk) {
     co_return waiting.result;
 }
 
-}  // namespace
-
 Task<Status> Replay::run() {
+    co_await engine_.cache_.start();
     data_ = co_await runtime::Reactor::current().buffers().allocate(size_t{tables_per_batch} *
                                                                     block_bytes);
     RootReader roots(*engine_.disk_, engine_.superblock_);
@@ -43,8 +38,10 @@ Task<Status> Replay::run() {
     engine_.map_.directory().set_epoch(engine_.root_.number + 1);
     PF_CO_TRY(co_await load_state());
     PF_CO_TRY(co_await load_directory());
-    PF_CO_TRY(co_await load_tables());
-    PF_CO_TRY(find_owned_blocks());
+    PF_CO_TRY_ASSIGN(const bool known, co_await load_bitmap());
+    if (!known) PF_CO_TRY(co_await find_owned_blocks());
+    PF_CO_TRY(co_await load_head_tables());
+    PF_CO_TRY(co_await load_owned_of_heads());
     co_return co_await replay_log();
 }
 
@@ -115,8 +112,9 @@ Status Replay::restore_state(const StateRecord& record) {
         if (shard == nullptr || map.find_generation(generation->id) != nullptr) {
             return fail(Errc::corrupt, "state record: a generation does not fit its shard");
         }
-        map.create_generation(*shard, generation->id.snap_seq, nullptr).deleted =
-            generation->deleted;
+        Generation& made = map.create_generation(*shard, generation->id.snap_seq, nullptr);
+        made.deleted = generation->deleted;
+        map.add_own_blocks(made, static_cast<int64_t>(generation->own_blocks));
         generations_.push_back(*generation);
         return {};
     }
@@ -171,88 +169,27 @@ Task<Status> Replay::load_pages(const std::vector<BlockLink>& links) {
                              decode_directory(meta.payload, engine_.superblock_));
             engine_.map_.directory().add_restored_page(links[at + i]);
             for (const auto& entry : entries) {
-                entries_.push_back(entry);
-                entry_pages_.push_back(static_cast<uint32_t>(at + i));
+                PF_CO_TRY(restore_entry(entry, static_cast<uint32_t>(at + i)));
             }
         }
     }
     co_return Status{};
 }
 
-// All tables are read: it rebuilds the bitmap and proves every table's checksum.
-Task<Status> Replay::load_tables() {
+Status Replay::restore_entry(const DirectoryEntryFormat& entry, uint32_t page) {
     Map& map = engine_.map_;
-    for (size_t at = 0; at < entries_.size(); at += tables_per_batch) {
-        const size_t count = std::min<size_t>(tables_per_batch, entries_.size() - at);
-        IoBatch& batch = engine_.take_batch();
-        for (size_t i = 0; i < count; ++i) {
-            const Address address = entries_[at + i].table.address;
-            PF_CO_TRY(mark_metadata(address, "tables"));
-            batch.add_part(runtime::DiskOp::Kind::read, uint64_t{address} * block_bytes);
-            batch.add_memory(data_.data() + i * block_bytes, block_bytes);
-        }
-        const int32_t result = co_await run_batch(batch, *engine_.disk_);
-        engine_.give_back_batch(batch);
-        if (result != 0) co_return fail(from_errno(-result));
-        for (size_t i = 0; i < count; ++i) {
-            const DirectoryEntryFormat& entry = entries_[at + i];
-            const Result<const Table*> table =
-                decode_table(data_.bytes().subspan(i * block_bytes, block_bytes), entry.table.crc,
-                             engine_.superblock_);
-            Generation* generation = map.find_generation({entry.shard, entry.snap_seq});
-            if (!table || generation == nullptr || map.own(*generation, entry.chunk) != nullptr) {
-                co_return fail(
-                    Errc::corrupt,
-                    fmt::format("{}: shard {} chunk {} generation {}: {}", engine_.disk_->name(),
-                                uint64_t{entry.shard}, uint32_t{entry.chunk},
-                                uint32_t{entry.snap_seq},
-                                table ? "directory entry does not fit" : table.error().message));
-            }
-            ChunkVersion* version =
-                map.directory().restore(*generation, entry.chunk, entry_pages_[at + i]);
-            version->table = map.tables().take();
-            *version->table = **table;
-            version->stored = entry.table;
-            version->last = version->stored_last = {entry.last_epoch, entry.last_sequence};
-            map.link_version(*version);
-        }
+    PF_TRY(mark_metadata(entry.table.address, "tables"));
+    Generation* generation = map.find_generation({entry.shard, entry.snap_seq});
+    if (generation == nullptr || map.own(*generation, entry.chunk) != nullptr) {
+        return fail(Errc::corrupt,
+                    fmt::format("{}: shard {} chunk {} generation {}: directory entry does not fit",
+                                engine_.disk_->name(), uint64_t{entry.shard}, uint32_t{entry.chunk},
+                                uint32_t{entry.snap_seq}));
     }
-    entries_ = {};
-    entry_pages_ = {};
-    co_return Status{};
-}
-
-// S1: an entry belongs to a generation if its parent's view has another.
-Status Replay::find_owned_blocks() {
-    Map& map = engine_.map_;
-    for (const auto& [id, shard] : map.shards()) {
-        for (ChunkVersion* version : shard->chunks) {
-            for (; version != nullptr; version = version->older) {
-                Generation& generation = *version->generation;
-                const ChunkVersion* inherited = generation.parent == nullptr
-                                                    ? nullptr
-                                                    : map.view(*generation.parent, version->chunk);
-                int64_t owned = 0;
-                for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
-                    const Address address = version->table->entries[i].address;
-                    if (!is_data(address)) continue;
-                    if (inherited != nullptr && inherited->table->entries[i].address == address) {
-                        continue;
-                    }
-                    if (!engine_.allocator_.mark_used(address)) {
-                        return fail(Errc::corrupt,
-                                    fmt::format("{}: block {} is owned twice: by shard {} chunk "
-                                                "{} generation {} and another",
-                                                engine_.disk_->name(), address, id, version->chunk,
-                                                generation.id.snap_seq));
-                    }
-                    version->set_owned(i, true);
-                    ++owned;
-                }
-                map.add_own_blocks(generation, owned);
-            }
-        }
-    }
+    ChunkVersion* version = map.directory().restore(*generation, entry.chunk, page);
+    version->stored = entry.table;
+    version->last = version->stored_last = {entry.last_epoch, entry.last_sequence};
+    map.link_version(*version);
     return {};
 }
 
@@ -329,7 +266,9 @@ Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
     effect.count = record.count;
     effect.extents = record.extents;
     effect.crcs = record.crcs;
+    PF_CO_TRY(co_await load_for_write(*generation, record.block / blocks_per_chunk));
     map.apply_write(*generation, effect, engine_.root_.number);
+    engine_.cache_.applied(*generation, record.block / blocks_per_chunk);
     Shard& shard = *generation->shard;
     shard.last = std::max(shard.last, record.position);
     shard.sessions.mark_applied(record.request);
@@ -341,6 +280,18 @@ Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
             engine_.held_.hold_for_next_checkpoint(old.extent);
     }
     co_return Status{};
+}
+
+// The tables that the write needs, all at once.
+Task<Status> Replay::load_for_write(Generation& generation, uint32_t chunk) {
+    ++generation.writes;  // none of them is dropped again
+    Status loaded;
+    while (ChunkVersion* missing = engine_.map_.missing_for_write(generation, chunk)) {
+        loaded = co_await engine_.cache_.load(*missing);
+        if (!loaded) break;
+    }
+    --generation.writes;
+    co_return loaded;
 }
 
 Task<Result<bool>> Replay::data_matches(WriteRecord record) {

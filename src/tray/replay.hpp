@@ -1,4 +1,6 @@
-// Mount: reads the newest root, the directory, all tables and the state, then the log behind it.
+// Mount: reads the newest root, the state, the directory, the bitmap of mapped blocks and the
+// tables that heads see, then the log behind it. Tables of older generations stay on the tray; only
+// if the bitmap is damaged all of them are read, to make it again.
 //
 // T2: replay follows an unbroken chain only. T6: a block that is missing from the chain although a
 // later block says it was durable is corruption, not the end. T1: what is found here becomes
@@ -6,6 +8,7 @@
 #pragma once
 
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "runtime/reactor.hpp"
@@ -18,31 +21,45 @@ namespace pf::tray {
 
 class Replay {
   public:
+    static constexpr uint32_t tables_per_batch = 64;
     enum class Purpose : uint8_t { mount, inspect };  // an inspection writes nothing
     Replay(Engine& engine, Purpose purpose) : engine_(engine), purpose_(purpose) {}
 
     runtime::Task<Status> run();
     [[nodiscard]] uint64_t next_sequence() const { return end_ + 1; }
     [[nodiscard]] uint32_t last_crc() const { return last_crc_; }
+    // What is wrong with the bitmap that was made again, if it was.
+    [[nodiscard]] const std::optional<std::string>& bitmap_damage() const { return bitmap_damage_; }
 
   private:
     runtime::Task<Status> load_directory();
     runtime::Task<Status> load_pages(const std::vector<BlockLink>& links);
-    runtime::Task<Status> load_tables();
     runtime::Task<Status> load_state();
     Status restore_state(const StateRecord& record);
-    Status find_owned_blocks();
+    static runtime::Task<int32_t> run_batch(IoBatch& batch, runtime::Disk& disk);
+    Status restore_entry(const DirectoryEntryFormat& entry, uint32_t page);
+    // Whether the bitmap is good, and the allocator knows what is in use. Errors are the disk's.
+    runtime::Task<Result<bool>> load_bitmap();
+    runtime::Task<Status> read_bitmap(std::vector<Address>& own, size_t& chain);
+    runtime::Task<Status> read_bitmap_pages(const std::vector<BlockLink>& pages,
+                                            std::vector<Address>& own);
+    // Makes bitmap, allocator and sums again from the tables of all generations.
+    runtime::Task<Status> find_owned_blocks();
+    Status claim_blocks(ChunkVersion& version);
+    runtime::Task<Status> load_head_tables();
+    runtime::Task<Status> load_owned_of_heads();
+    runtime::Task<Status> load_batch(std::vector<ChunkVersion*>& tables);
     Status mark_metadata(Address address, const char* what);
     runtime::Task<Status> replay_log();
     runtime::Task<Status> apply_block(Bytes records, bool confirmed);
     runtime::Task<Status> apply_write(WriteRecord record, bool confirmed);
+    runtime::Task<Status> load_for_write(Generation& generation, uint32_t chunk);
     runtime::Task<Result<bool>> data_matches(WriteRecord record);
 
     Engine& engine_;
     Purpose purpose_;
-    std::vector<DirectoryEntryFormat> entries_;
-    std::vector<uint32_t> entry_pages_;
     std::vector<GenerationStateRecord> generations_;
+    std::optional<std::string> bitmap_damage_;
     uint64_t end_ = 0;  // last log block of the chain
     uint64_t confirmed_ = 0;
     uint32_t last_crc_ = 0;

@@ -43,6 +43,7 @@ Result<StateRecord> decode_generation(Bytes bytes) {
     GenerationStateRecord record;
     record.id = {format.shard, format.snap_seq};
     record.parent = {format.parent_shard, format.parent_snap_seq};
+    record.own_blocks = format.own_blocks;
     record.deleted = (format.header.flags & deleted_flag) != 0;
     return StateRecord(record);
 }
@@ -97,6 +98,7 @@ void StateEncoder::add(const GenerationStateRecord& record) {
     format.snap_seq = record.id.snap_seq;
     format.parent_shard = record.parent.shard;
     format.parent_snap_seq = record.parent.snap_seq;
+    format.own_blocks = record.own_blocks;
     append(format);
 }
 

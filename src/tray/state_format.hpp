@@ -38,8 +38,9 @@ struct GenerationStateFormat {
     uint64_t parent_shard;
     uint32_t snap_seq;
     uint32_t parent_snap_seq;
+    uint64_t own_blocks;  // data that its parent's view does not refer to
 };
-static_assert(sizeof(GenerationStateFormat) == 32);
+static_assert(sizeof(GenerationStateFormat) == 40);
 struct SessionStateFormat {
     StateHeaderFormat header;
     uint64_t shard;
@@ -61,6 +62,7 @@ struct ShardStateRecord {
 struct GenerationStateRecord {
     GenerationId id;
     GenerationId parent;
+    uint64_t own_blocks = 0;
     bool deleted = false;
 };
 struct SessionStateRecord {

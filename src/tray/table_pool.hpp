@@ -1,5 +1,5 @@
-// Memory for tables: slabs that are never given back, with a free list, so that cloning a table on
-// the write path does not reach the general allocator once the map has its size.
+// Memory for tables and bitmap pages: slabs that are never given back, with a free list, so that
+// cloning a table on the write path does not reach the general allocator once the map has its size.
 #pragma once
 
 #include <memory>
@@ -9,26 +9,30 @@
 
 namespace pf::tray {
 
-class TablePool {
+template <class T>
+class SlabPool {
   public:
-    [[nodiscard]] Table* take() {
+    [[nodiscard]] T* take() {
         if (free_.empty()) grow();
-        Table* table = free_.back();
+        T* item = free_.back();
         free_.pop_back();
-        return table;
+        return item;
     }
-    void give_back(Table* table) { free_.push_back(table); }
+    void give_back(T* item) { free_.push_back(item); }
+    [[nodiscard]] size_t in_use() const { return slabs_.size() * items_per_slab - free_.size(); }
 
   private:
-    static constexpr size_t tables_per_slab = 64;
+    static constexpr size_t items_per_slab = 64;
     void grow() {
-        slabs_.push_back(std::make_unique_for_overwrite<Table[]>(tables_per_slab));
-        free_.reserve(slabs_.size() * tables_per_slab);
-        for (size_t i = tables_per_slab; i > 0; --i) free_.push_back(&slabs_.back()[i - 1]);
+        slabs_.push_back(std::make_unique_for_overwrite<T[]>(items_per_slab));
+        free_.reserve(slabs_.size() * items_per_slab);
+        for (size_t i = items_per_slab; i > 0; --i) free_.push_back(&slabs_.back()[i - 1]);
     }
 
-    std::vector<std::unique_ptr<Table[]>> slabs_;
-    std::vector<Table*> free_;
+    std::vector<std::unique_ptr<T[]>> slabs_;
+    std::vector<T*> free_;
 };
+
+using TablePool = SlabPool<Table>;
 
 }  // namespace pf::tray

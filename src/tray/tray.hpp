@@ -13,7 +13,8 @@
 // leaves the tray working.
 //
 // Thread rule: one reactor. Bounded: writes in flight by the caller's depth; memory by the map of
-// mapped data plus MountOptions::cache_bytes.
+// what heads see (2 GiB per TiB), MountOptions::cache_bytes, and about 250 bytes for each table of
+// any generation.
 #pragma once
 
 #include <memory>
@@ -77,18 +78,19 @@ class Tray {
     // --- data path ---
 
     // Errors: not_found (shard), out_of_range, stale generation (invalid_argument), no_space,
-    // io_error.
+    // resource_exhausted (directory entries, T11), io_error.
     [[nodiscard]] Result<Reservation> reserve(ShardId shard, SnapSeq snap_seq, uint32_t block,
                                               uint32_t count, WriteKind kind);
-    // `reservation` is what reserve() gave for the same range. Fails only if the tray fails. The
-    // request object and what it points to stay valid until this completes.
+    // `reservation` is what reserve() gave for the same range. Fails only if the tray fails, or
+    // with `corrupt` if the older table that the write would clone is damaged: then nothing was
+    // written. The request object and what it points to stay valid until this completes.
     [[nodiscard]] runtime::Task<Result<Ticket>> write(const WriteRequest& request,
                                                       Reservation& reservation);
     // Makes the write visible and frees what it replaced (T3).
     void commit(Ticket ticket);
 
     // Verified data of a generation: nearest self-or-ancestor table (S1). Holds its blocks while
-    // reading. Errors: not_found, out_of_range, corrupt, io_error.
+    // reading. Errors: not_found, out_of_range, corrupt (a block or the table), io_error.
     [[nodiscard]] runtime::Task<Status> read(const ReadRequest& request);
     // Which blocks of [block, block + count) are holes, zeros or data; runs are merged. count <=
     // 2^24.

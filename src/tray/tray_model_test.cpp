@@ -42,7 +42,8 @@ struct Model {
 
 class Scenario {
   public:
-    Scenario() : rig_({.disk_bytes = uint64_t{24} << 20}) {
+    explicit Scenario(uint64_t cache_bytes)
+        : rig_({.disk_bytes = uint64_t{24} << 20, .cache_bytes = cache_bytes}) {
         RC_ASSERT(rig_.format().has_value());
         RC_ASSERT(rig_.mount().has_value());
         add_shard({});
@@ -103,7 +104,9 @@ class Scenario {
         RC_ASSERT(usage.user_blocks == tags.size());
         RC_ASSERT(usage.held_blocks == 0u);
     }
+    [[nodiscard]] uint64_t loads() const { return loads_ + rig_.tray().counters().table_loads; }
     void restart(uint32_t how) {
+        loads_ += rig_.tray().counters().table_loads;
         if (how % 3 == 0)
             rig_.stop();
         else
@@ -217,15 +220,16 @@ class Scenario {
     Model model_;
     ShardId last_shard_ = 0;
     uint32_t next_tag_ = 1;
+    uint64_t loads_ = 0;
 };
 
-TEST(TrayModel, ReadsAsTheModelThroughEverything) {
-    const bool good = rc::check("tray against model", [] {
+void check_against_model(const char* what, uint64_t cache_bytes, uint64_t& loads) {
+    const bool good = rc::check(what, [&] {
         const auto steps =
             *rc::gen::container<std::vector<std::tuple<uint32_t, uint32_t, uint32_t>>>(
                 100, rc::gen::tuple(rc::gen::inRange(0u, 1u << 20), rc::gen::inRange(0u, 1u << 20),
                                     rc::gen::inRange(0u, 1u << 20)));
-        Scenario run;
+        Scenario run(cache_bytes);
         uint32_t done = 0;
         for (const auto& [choice, a, b] : steps) {
             run.step(choice, a, b);
@@ -236,8 +240,21 @@ TEST(TrayModel, ReadsAsTheModelThroughEverything) {
         run.restart(1);
         run.check_all();
         run.check_exact();
+        loads += run.loads();
     });
     EXPECT_TRUE(good);
+}
+
+TEST(TrayModel, ReadsAsTheModelThroughEverything) {
+    uint64_t loads = 0;
+    check_against_model("tray against model", uint64_t{64} << 20, loads);
+}
+
+// The same with room for hardly any table of an older generation.
+TEST(TrayModel, ReadsAsTheModelWithoutACache) {
+    uint64_t loads = 0;
+    check_against_model("tray against model, tables come and go", 0, loads);
+    EXPECT_GT(loads, 1000u);
 }
 
 }  // namespace

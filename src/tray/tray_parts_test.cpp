@@ -7,6 +7,7 @@
 
 #include "tray/allocator.hpp"
 #include "tray/held_blocks.hpp"
+#include "tray/mapped_blocks.hpp"
 #include "tray/sessions.hpp"
 #include "tray/state_format.hpp"
 
@@ -64,6 +65,92 @@ TEST(Allocator, OneWriteIsOneExtentWhileThereIsRoom) {
     Allocator allocator(0, 100000);
     std::vector<Extent> extents(max_write_blocks);
     for (int i = 0; i < 300; ++i) EXPECT_EQ(allocator.allocate(257, extents.data()), 1u);
+}
+
+// T4: what a checkpoint writes is the bitmap at its cut, whatever changes while it is written.
+TEST(MappedBlocks, ACheckpointTakesTheBitmapOfItsCut) {
+    EXPECT_TRUE(rc::check("bitmap against sets", [] {
+        const Superblock superblock = *choose_geometry(uint64_t{600} << 20, 0);
+        MappedBlocks mapped(superblock);
+        RC_ASSERT(mapped.page_count() == 5u);
+        std::set<Address> now, cut;
+        std::vector<std::set<Address>> stored(mapped.page_count());  // by page
+        std::vector<uint32_t> to_write;
+        const auto page_of = [&](Address address) {
+            return (address - superblock.data_start) / blocks_per_bitmap_page;
+        };
+        const auto write_page = [&] {
+            const uint32_t page = to_write.back();
+            to_write.pop_back();
+            std::vector<std::byte> payload(meta_payload_bytes);
+            mapped.take_page(page, payload);
+            const auto bits = decode_bitmap(payload, page, superblock);
+            RC_ASSERT(bits.has_value());
+            MappedBlocks read(superblock);
+            read.restore(page, {superblock.data_start, 0}, **bits);
+            stored[page].clear();
+            for (const Address address : cut) {
+                if (page_of(address) == page) stored[page].insert(address);
+            }
+            RC_ASSERT(read.count() == stored[page].size());
+            for (const Address address : stored[page]) RC_ASSERT(read.is_set(address));
+        };
+        const auto steps =
+            *rc::gen::container<std::vector<uint32_t>>(200, rc::gen::inRange(0u, 1u << 30));
+        bool running = false;
+        for (const uint32_t step : steps) {
+            const uint32_t size = superblock.data_end - superblock.data_start;
+            const Address address = superblock.data_start + (step / 8 * 977) % size;
+            if (step % 8 == 0 && !running) {
+                mapped.begin_checkpoint();
+                to_write = mapped.writing_pages();
+                cut = now;
+                running = true;
+            } else if (step % 8 == 1 && running) {
+                if (!to_write.empty()) {
+                    write_page();
+                    continue;
+                }
+                mapped.end_checkpoint();
+                running = false;
+                // Every page is stored as of the cut, written now or earlier.
+                size_t all = 0;
+                for (const auto& page : stored) all += page.size();
+                RC_ASSERT(all == cut.size());
+            } else if (now.insert(address).second) {
+                mapped.set(address);
+            } else {
+                now.erase(address);
+                mapped.clear(address);
+            }
+            RC_ASSERT(mapped.count() == now.size());
+        }
+    }));
+}
+
+// T7: a block with two owners stays until both have let go of it.
+TEST(MappedBlocks, ASharedBlockHasSeveralOwners) {
+    MappedBlocks mapped(small_tray());
+    const Address address = small_tray().data_start + 70;
+    mapped.allow_sharing();
+    mapped.set(address);
+    mapped.set(address);
+    mapped.clear(address);
+    EXPECT_TRUE(mapped.is_set(address));
+    mapped.clear(address);
+    EXPECT_FALSE(mapped.is_set(address));
+    EXPECT_EQ(mapped.count(), 0u);
+}
+
+TEST(Format, BitmapPagesEndWithTheTray) {
+    const Superblock superblock = small_tray();
+    std::vector<std::byte> payload(meta_payload_bytes);
+    const uint32_t blocks = superblock.data_end - superblock.data_start;
+    payload[(blocks - 1) / 8] = std::byte{1} << ((blocks - 1) % 8);
+    EXPECT_TRUE(decode_bitmap(payload, 0, superblock));
+    payload[blocks / 8] |= std::byte{1} << (blocks % 8);
+    EXPECT_FALSE(decode_bitmap(payload, 0, superblock));
+    EXPECT_FALSE(decode_bitmap(Bytes(payload).first(4000), 0, superblock));
 }
 
 TEST(Sessions, RememberExactlyTheWindow) {

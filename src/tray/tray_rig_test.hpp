@@ -21,6 +21,8 @@ struct RigOptions {
     uint64_t seed = 1;
     bool volatile_cache = true;
     bool discard = false;
+    uint64_t cache_bytes = uint64_t{64} << 20;
+    uint64_t max_tables = 0;
 };
 
 class TrayRig {
@@ -37,6 +39,7 @@ class TrayRig {
     runtime::sim::SimNode& node() { return node_; }
     runtime::sim::SimDisk& disk() { return disk_; }
     Tray& tray() { return **tray_; }
+    const Tray& tray() const { return **tray_; }
 
     template <class T>
     T run(runtime::Task<T> task) {
@@ -194,6 +197,8 @@ class TrayRig {
         MountOptions options;
         options.cluster = rig_cluster;
         options.discard = options_.discard;
+        options.cache_bytes = options_.cache_bytes;
+        options.max_tables = options_.max_tables;
         auto mounted = co_await Tray::mount(std::move(*disk), options);
         if (!mounted) co_return std::unexpected<Error>(mounted.error());
         *tray_ = std::move(*mounted);

@@ -104,9 +104,12 @@ struct Usage {
     uint64_t capacity_blocks = 0;  // data area
     uint64_t free_blocks = 0;      // allocatable now
     uint64_t user_blocks = 0;      // mapped by any generation of any shard
-    uint64_t metadata_blocks = 0;  // tables, directory, bitmap, root
+    uint64_t metadata_blocks = 0;  // tables, directory, bitmap, state
     uint64_t held_blocks = 0;      // superseded, waiting for T3's conditions
     uint64_t reserve_blocks = 0;   // kept back for checkpoints and deletion (T8)
+    uint64_t tables = 0;           // directory entries, of all generations
+    uint64_t resident_tables = 0;  // in memory, copies for a checkpoint under way included
+    uint64_t old_tables = 0;       // of these, seen by no head: what the cache budget is for
     uint64_t log_bytes = 0;
     uint64_t log_used_bytes = 0;
 };
@@ -115,6 +118,7 @@ struct Counters {
     uint64_t writes = 0, reads = 0, blocks_written = 0, blocks_read = 0;
     uint64_t log_blocks = 0, table_blocks = 0, flushes = 0, checkpoints = 0, discards = 0;
     uint64_t checksum_errors = 0, replayed_records = 0, dropped_records = 0;
+    uint64_t table_loads = 0;    // of tables that were not in memory
     uint64_t checkpoint_ns = 0;  // time with a checkpoint under way, until now
 };
 
@@ -127,7 +131,8 @@ struct FormatOptions {
 
 struct MountOptions {
     Uuid cluster;                               // a tray of another cluster is refused
-    uint64_t cache_bytes = uint64_t{64} << 20;  // tables and directory pages of older generations
+    uint64_t cache_bytes = uint64_t{64} << 20;  // tables that no head sees
+    uint64_t max_tables = 0;                    // directory entries; 0: sized with the tray (T11)
     bool discard = false;                       // trim freed blocks on the device
 };
 

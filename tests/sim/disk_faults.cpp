@@ -1,7 +1,8 @@
 // Disks that lie. A tray runs random operations while its disk loses writes, puts them elsewhere,
 // reads from elsewhere or rots; afterwards every block of every generation either reads as the
 // model says or fails with an error. Wrong bytes, a wrong hole or a generation that comes back are
-// failures.
+// failures. What a lost or misdirected write, or rot, leaves of the bitmap or of a table is made on
+// purpose, too: the inspector has to find it every time, and the mount has to report the bitmap.
 //
 // After the faults an honest write and an idle time follow, so that nothing is left in the
 // unconfirmed tail, the one window in which a lie of a single disk cannot be seen
@@ -16,6 +17,8 @@
 
 #include "base/crc32c.hpp"
 #include "runtime/sim/simulation.hpp"
+#include "tray/inspect.hpp"
+#include "tray/on_disk_test.hpp"
 #include "tray_check.hpp"
 #include "tray_machine.hpp"
 #include "tray_model.hpp"
@@ -27,16 +30,26 @@ namespace {
 using namespace runtime::sim;
 using runtime::Task;
 
-enum class Lie : uint8_t { lost_write, misdirected_write, misdirected_read, bit_rot, lost_root };
-constexpr size_t lies = 5;
+enum class Lie : uint8_t {
+    lost_write,
+    misdirected_write,
+    misdirected_read,
+    bit_rot,
+    lost_root,
+    damaged_bitmap,
+    damaged_table
+};
+constexpr size_t lies = 7;
 constexpr std::array<const char*, lies> lie_names = {
-    "lost write", "misdirected write", "misdirected read", "bit rot", "lost root write"};
+    "lost write",      "misdirected write", "misdirected read", "bit rot",
+    "lost root write", "damaged bitmap",    "damaged table"};
 
 struct Tally {
     uint64_t runs = 0;
     uint64_t injected = 0;
     uint64_t refused_mounts = 0;
     uint64_t failed_blocks = 0;
+    uint64_t warned_mounts = 0;
     uint64_t good_blocks = 0;
 };
 
@@ -117,6 +130,11 @@ Task<std::string> check_all(Process& process, const TrayModel& model, Lie lie, T
         if (is_detection(tray.error()) || unseen) co_return std::string();
         co_return "mount: " + tray.error().text();
     }
+    if (!(*tray)->warnings().empty()) {
+        ++tally.warned_mounts;
+    } else if (lie == Lie::damaged_bitmap) {
+        co_return std::string("the mount did not report a damaged bitmap");
+    }
     for (const auto& [shard_id, shard] : model.shards) {
         for (const auto& [snap_seq, generation] : shard.generations) {
             if (generation.nameless || deletion_unanswered(model, shard_id, snap_seq)) continue;
@@ -158,6 +176,8 @@ DiskFault make_fault(Lie lie, Rng& rng) {
             fault.operations = DiskFault::on_read;
             break;
         case Lie::bit_rot:
+        case Lie::damaged_bitmap:
+        case Lie::damaged_table:
             break;
         case Lie::lost_root:
             fault.kind = FaultKind::lost_write;
@@ -169,6 +189,43 @@ DiskFault make_fault(Lie lie, Rng& rng) {
             break;
     }
     return fault;
+}
+
+// A block of the newest checkpoint as rot, a lost write (what was there before) or a misdirected
+// one (another block) leave it.
+void damage_metadata(SimDisk& disk, Lie lie, Rng& rng) {
+    Medium medium = disk.contents();
+    tray::OnDisk on_disk(medium);
+    std::vector<tray::Address> tables;
+    for (const auto& entry : on_disk.entries()) tables.push_back(entry.table.address);
+    const std::vector<tray::Address> bitmap = on_disk.bitmap();
+    const auto& candidates = lie == Lie::damaged_bitmap || tables.empty() ? bitmap : tables;
+    const auto& others = lie == Lie::damaged_bitmap && !tables.empty() ? tables : bitmap;
+    const uint64_t victim = uint64_t{candidates[rng.below(candidates.size())]} * block_bytes;
+    std::vector<std::byte> block(block_bytes);
+    switch (rng.below(3)) {
+        case 0:
+            medium.flip_bit(victim + rng.below(block_bytes), static_cast<unsigned>(rng.below(8)));
+            break;
+        case 1:
+            medium.write(victim, block);
+            break;
+        default:
+            medium.read(uint64_t{others[rng.below(others.size())]} * block_bytes, block);
+            medium.write(victim, block);
+    }
+    disk.replace(std::move(medium));
+}
+
+Task<std::string> find_damage() {
+    runtime::DiskOptions options;
+    options.read_only = true;
+    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
+    if (!disk) co_return "inspection: " + disk.error().text();
+    tray::Inspector inspector(std::move(*disk));
+    const auto report = co_await inspector.verify();
+    if (!report) co_return "inspection: " + report.error().text();
+    co_return report->damage.empty() ? "the inspector found no damage" : "";
 }
 
 std::string run_seed(uint64_t seed, std::array<Tally, lies>& tallies) {
@@ -188,7 +245,8 @@ std::string run_seed(uint64_t seed, std::array<Tally, lies>& tallies) {
     if (!wrong.empty()) return wrong;
     machine.restart();
 
-    if (lie != Lie::bit_rot && lie != Lie::misdirected_read)
+    const bool damages = lie == Lie::damaged_bitmap || lie == Lie::damaged_table;
+    if (lie != Lie::bit_rot && lie != Lie::misdirected_read && !damages)
         machine.disk().inject(make_fault(lie, rng));
     wrong = run(work(machine.process(), model, seed + 1, false, Tag{1} << 32, true),
                 "work on the lying disk");
@@ -200,12 +258,19 @@ std::string run_seed(uint64_t seed, std::array<Tally, lies>& tallies) {
                                     static_cast<unsigned>(rng.below(8)));
         }
     }
-    if (rng.below(2) == 0) {
-        machine.restart();
-    } else {
+    if (rng.below(2) == 0)
+        machine.node().kill();
+    else
         machine.node().power_loss();
-        machine.restart();
+    if (damages) {
+        damage_metadata(machine.disk(), lie, rng);
+        ++tally.injected;
+        machine.start();
+        wrong = run(find_damage(), "inspection");
+        if (!wrong.empty()) return wrong;
+        machine.node().kill();
     }
+    machine.start();
     if (lie == Lie::misdirected_read) machine.disk().inject(make_fault(lie, rng));
     wrong = run(check_all(machine.process(), model, lie, tally), "check");
     for (const auto kind :
@@ -224,14 +289,15 @@ int run(uint64_t runs, uint64_t first, bool one) {
             return 1;
         }
     }
-    fmt::print("{:18} {:>6} {:>9} {:>15} {:>14} {:>12}\n", "lie", "runs", "injected",
-               "mounts refused", "blocks refused", "blocks right");
+    fmt::print("{:18} {:>6} {:>9} {:>15} {:>9} {:>14} {:>12}\n", "lie", "runs", "injected",
+               "mounts refused", "warnings", "blocks refused", "blocks right");
     bool effective = true;
     for (size_t i = 0; i < lies; ++i) {
         const Tally& t = tallies[i];
-        fmt::print("{:18} {:>6} {:>9} {:>15} {:>14} {:>12}\n", lie_names[i], t.runs, t.injected,
-                   t.refused_mounts, t.failed_blocks, t.good_blocks);
-        effective = effective && t.injected > 0 && t.refused_mounts + t.failed_blocks > 0;
+        fmt::print("{:18} {:>6} {:>9} {:>15} {:>9} {:>14} {:>12}\n", lie_names[i], t.runs,
+                   t.injected, t.refused_mounts, t.warned_mounts, t.failed_blocks, t.good_blocks);
+        const uint64_t detected = t.refused_mounts + t.failed_blocks + t.warned_mounts;
+        effective = effective && t.injected > 0 && detected > 0;
     }
     if (!one && !effective) {
         fmt::print("FAILED: a kind of lie was never injected or never detected\n");

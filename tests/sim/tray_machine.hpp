@@ -34,6 +34,7 @@ inline runtime::Task<Result<tray::Tray*>> open_tray(Process& process, bool forma
     }
     tray::MountOptions options;
     options.cluster = cluster_uuid;
+    options.cache_bytes = 0;  // the least there is: tables of older generations come and go
     auto tray = co_await tray::Tray::mount(std::move(*disk), options);
     if (!tray) co_return std::unexpected<Error>(std::move(tray).error());
     process.tray = std::move(*tray);

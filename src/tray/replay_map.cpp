@@ -1,0 +1,212 @@
+// The mount's way to a map: the bitmap of mapped blocks, or all tables if it is damaged, and the
+// tables that stay in memory.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "tray/replay.hpp"
+
+namespace pf::tray {
+
+using runtime::Task;
+
+// Reads index and pages. `own` are the blocks of the bitmap itself, `chain` of them its index.
+Task<Status> Replay::read_bitmap(std::vector<Address>& own, size_t& chain) {
+    MappedBlocks& mapped = engine_.map_.mapped();
+    BlockLink link = engine_.root_.bitmap;
+    std::vector<BlockLink> pages;
+    const MutableBytes block = data_.bytes().first(block_bytes);
+    while (link.address != unmapped_address) {
+        if (own.size() == mapped.index_blocks()) co_return fail(Errc::corrupt, "index: too long");
+        own.push_back(link.address);
+        PF_CO_TRY(co_await engine_.disk_->read(uint64_t{link.address} * block_bytes, block));
+        PF_CO_TRY_ASSIGN(const MetaBlock meta,
+                         decode_meta(block, MetaKind::bitmap_index, link.crc, engine_.superblock_));
+        PF_CO_TRY_ASSIGN(const auto links, decode_bitmap_index(meta.payload, engine_.superblock_));
+        pages.insert(pages.end(), links.begin(), links.end());
+        link = meta.next;
+    }
+    chain = own.size();
+    if (chain != 0 && pages.size() != mapped.page_count()) {
+        co_return fail(Errc::corrupt, "index: its length is not what the tray's size says");
+    }
+    co_return co_await read_bitmap_pages(pages, own);
+}
+
+Task<Status> Replay::read_bitmap_pages(const std::vector<BlockLink>& pages,
+                                       std::vector<Address>& own) {
+    std::vector<uint32_t> numbers;  // of the batch
+    for (uint32_t page = 0; page < pages.size();) {
+        IoBatch& batch = engine_.take_batch();
+        numbers.clear();
+        for (; page < pages.size() && numbers.size() < tables_per_batch; ++page) {
+            const Address address = pages[page].address;
+            if (address == unmapped_address) continue;
+            own.push_back(address);
+            batch.add_part(runtime::DiskOp::Kind::read, uint64_t{address} * block_bytes);
+            batch.add_memory(data_.data() + numbers.size() * block_bytes, block_bytes);
+            numbers.push_back(page);
+        }
+        int32_t result = 0;
+        if (!numbers.empty()) result = co_await run_batch(batch, *engine_.disk_);
+        engine_.give_back_batch(batch);
+        if (result != 0) co_return fail(from_errno(-result));
+        for (size_t i = 0; i < numbers.size(); ++i) {
+            const BlockLink link = pages[numbers[i]];
+            PF_CO_TRY_ASSIGN(const MetaBlock meta,
+                             decode_meta(data_.bytes().subspan(i * block_bytes, block_bytes),
+                                         MetaKind::bitmap, link.crc, engine_.superblock_));
+            PF_CO_TRY_ASSIGN(const BitmapPage* bits,
+                             decode_bitmap(meta.payload, numbers[i], engine_.superblock_));
+            engine_.map_.mapped().restore(numbers[i], link, *bits);
+        }
+    }
+    co_return Status{};
+}
+
+Task<Result<bool>> Replay::load_bitmap() {
+    Map& map = engine_.map_;
+    Allocator& allocator = engine_.allocator_;
+    std::vector<Address> own;
+    size_t chain = 0;
+    Status good = co_await read_bitmap(own, chain);
+    if (!good && good.error().code != Errc::corrupt) {
+        co_return std::unexpected<Error>(std::move(good).error());
+    }
+    if (good && map.mapped().count() != map.user_blocks()) {
+        good = fail(Errc::corrupt, "it does not have as many blocks as the generations");
+    }
+    if (good && !allocator.mark_used(map.mapped().words())) {
+        good = fail(Errc::corrupt, "a block of user data in it is metadata, too");
+    }
+    if (good) {
+        for (size_t i = 0; i < own.size(); ++i) {
+            PF_CO_TRY(mark_metadata(own[i], "bitmap"));
+            if (i < chain) engine_.checkpointer_.chain_blocks().push_back(own[i]);
+        }
+        co_return true;
+    }
+    // It says nothing that the tables do not say. The old one's blocks are not kept: should this
+    // mount fail half-way, the next one finds it damaged again.
+    bitmap_damage_ = good.error().message;
+    engine_.warnings_.push_back(fmt::format("{}: bitmap: {}: made again from all tables",
+                                            engine_.disk_->name(), *bitmap_damage_));
+    map.mapped().reset();
+    co_return false;
+}
+
+Task<Status> Replay::find_owned_blocks() {
+    Map& map = engine_.map_;
+    map.reset_own_blocks();
+    for (const auto& [id, shard] : map.shards()) {
+        for (ChunkVersion* version : shard->chunks) {
+            for (; version != nullptr; version = version->older) {
+                while (true) {
+                    ChunkVersion* missing =
+                        version->table == nullptr ? version : map.missing_for_owned(*version);
+                    if (missing == nullptr) break;
+                    PF_CO_TRY(co_await engine_.cache_.load(*missing));
+                }
+                PF_CO_TRY(claim_blocks(*version));
+            }
+        }
+    }
+    co_return Status{};
+}
+
+Status Replay::claim_blocks(ChunkVersion& version) {
+    int64_t owned = 0;
+    for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
+        if (!version.owns(i)) continue;
+        const Address address = version.table->entries[i].address;
+        if (!engine_.allocator_.mark_used(address)) {
+            const GenerationId id = version.generation->id;
+            return fail(Errc::corrupt, fmt::format("{}: block {} is owned twice: by shard {} chunk "
+                                                   "{} generation {} and another",
+                                                   engine_.disk_->name(), address, id.shard,
+                                                   version.chunk, id.snap_seq));
+        }
+        engine_.map_.mapped().set(address);
+        ++owned;
+    }
+    engine_.map_.add_own_blocks(*version.generation, owned);
+    return {};
+}
+
+// Reads the tables and checks them against the directory; empties the list.
+Task<Status> Replay::load_batch(std::vector<ChunkVersion*>& tables) {
+    if (tables.empty()) co_return Status{};
+    IoBatch& batch = engine_.take_batch();
+    for (size_t i = 0; i < tables.size(); ++i) {
+        batch.add_part(runtime::DiskOp::Kind::read,
+                       uint64_t{tables[i]->stored.address} * block_bytes);
+        batch.add_memory(data_.data() + i * block_bytes, block_bytes);
+    }
+    const int32_t result = co_await run_batch(batch, *engine_.disk_);
+    engine_.give_back_batch(batch);
+    if (result != 0) co_return fail(from_errno(-result));
+    for (size_t i = 0; i < tables.size(); ++i) {
+        const ChunkVersion& version = *tables[i];
+        const Result<const Table*> table =
+            decode_table(data_.bytes().subspan(i * block_bytes, block_bytes), version.stored.crc,
+                         engine_.superblock_);
+        if (!table) {
+            const GenerationId id = version.generation->id;
+            co_return fail(
+                Errc::corrupt,
+                fmt::format("{}: shard {} chunk {} generation {}: {}", engine_.disk_->name(),
+                            id.shard, version.chunk, id.snap_seq, table.error().message));
+        }
+        engine_.cache_.attach(*tables[i], **table);
+    }
+    tables.clear();
+    co_return Status{};
+}
+
+// Every table that a head sees is read now, many at a time, instead of by the first one to need it.
+Task<Status> Replay::load_head_tables() {
+    Map& map = engine_.map_;
+    std::vector<ChunkVersion*> batch;
+    for (const auto& [id, shard] : map.shards()) {
+        if (shard->head == nullptr) continue;
+        const uint32_t chunks = (shard->state.blocks - 1) / blocks_per_chunk + 1;
+        for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
+            ChunkVersion* version = map.view(*shard->head, chunk);
+            if (version == nullptr || version->table != nullptr) continue;
+            batch.push_back(version);
+            if (batch.size() == tables_per_batch) PF_CO_TRY(co_await load_batch(batch));
+        }
+    }
+    co_return co_await load_batch(batch);
+}
+
+// What a head owns decides at once whether a write is taken when the tray is full, so it is known
+// from the start.
+Task<Status> Replay::load_owned_of_heads() {
+    Map& map = engine_.map_;
+    std::vector<ChunkVersion*> batch, waiting;
+    const auto load = [&]() -> Task<Status> {
+        PF_CO_TRY(co_await load_batch(batch));
+        for (ChunkVersion* version : waiting) {
+            const ChunkVersion* missing = map.missing_for_owned(*version);
+            PF_ASSERT(missing == nullptr);
+        }
+        waiting.clear();
+        engine_.cache_.shrink();
+        co_return Status{};
+    };
+    for (const auto& [id, shard] : map.shards()) {
+        if (shard->head == nullptr) continue;
+        for (uint32_t chunk = 0; chunk < shard->chunks.size(); ++chunk) {
+            ChunkVersion* version = map.own(*shard->head, chunk);
+            ChunkVersion* missing = version == nullptr ? nullptr : map.missing_for_owned(*version);
+            if (missing == nullptr) continue;
+            batch.push_back(missing);
+            waiting.push_back(version);
+            if (batch.size() == tables_per_batch) PF_CO_TRY(co_await load());
+        }
+    }
+    co_return co_await load();
+}
+
+}  // namespace pf::tray
