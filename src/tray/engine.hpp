@@ -45,6 +45,7 @@ class Engine final : private LogWriter::Client {
     runtime::Task<Status> create_shard(ShardState state, GenerationId parent);
     runtime::Task<Status> set_shard_state(ShardState state);
     runtime::Task<Status> delete_shard(ShardId shard);
+    runtime::Task<Status> accept_loss(ShardId shard);
     runtime::Task<Status> create_generation(GenerationId id, GenerationId parent, bool make_head);
     runtime::Task<Status> delete_generation(GenerationId id);
     runtime::Task<Status> open_session(ShardId shard, uint64_t session);
@@ -60,6 +61,7 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] uint64_t incarnation() const { return root_.incarnation; }
     [[nodiscard]] bool failed() const { return failed_; }
     [[nodiscard]] std::vector<std::string>& warnings() { return warnings_; }
+    [[nodiscard]] const std::string& loss() const { return loss_; }
     [[nodiscard]] runtime::Disk& disk() { return *disk_; }
 
   private:
@@ -115,6 +117,7 @@ class Engine final : private LogWriter::Client {
     Checkpointer checkpointer_;
     Collector collector_;
     std::vector<std::string> warnings_;
+    std::string loss_;
     Counters counters_;
 
     bool failed_ = false;

@@ -54,8 +54,17 @@ Task<Result<LogReport>> Inspector::log(LogVisitor visit) {
     }
     report.last = end->last;
     report.confirmed = end->confirmed;
+    for (const LogReader::Lost& lost : end->lost) {
+        report.damage.push_back({fmt::format("log block {}", lost.sequence),
+                                 "it was durable and cannot be read: writes are lost"});
+    }
+    auto lost = end->lost.begin();
     std::vector<Record> records;
     for (uint64_t sequence = report.first; sequence <= report.last; ++sequence) {
+        if (lost != end->lost.end() && lost->sequence == sequence) {
+            ++lost;
+            continue;
+        }
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await reader.read(sequence));
         PF_CO_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, superblock_));
         records.clear();
@@ -74,6 +83,16 @@ Task<Result<LogReport>> Inspector::log(LogVisitor visit) {
     co_return report;
 }
 
+// T7: what the next mount will say, and what earlier ones have marked.
+void Inspector::add_loss(const Loss& loss, std::vector<Damage>& damage) const {
+    if (loss.any()) damage.push_back({"log", loss.message()});
+    for (const auto& [id, shard] : engine_->map().shards()) {
+        if (shard->deleted || !shard->state.damaged) continue;
+        damage.push_back({fmt::format("shard {}", id),
+                          "it may have lost writes; it answers no I/O until that is accepted"});
+    }
+}
+
 // Replays in memory; the tray itself stays as it is.
 Task<Status> Inspector::load(std::vector<Damage>& damage) {
     PF_CO_TRY_ASSIGN(SuperblockReport found, co_await superblocks());
@@ -83,7 +102,10 @@ Task<Status> Inspector::load(std::vector<Damage>& damage) {
     engine_ = std::make_unique<Engine>(std::move(disk_), options, superblock_);
     Replay replay(*engine_, Replay::Purpose::inspect);
     const Status done = co_await replay.run();
-    if (done) co_return Status{};
+    if (done) {
+        add_loss(replay.loss(), damage);
+        co_return Status{};
+    }
     if (done.error().code == Errc::io_error) co_return done;
     damage.push_back({"tray", done.error().message});
     co_return Status{};

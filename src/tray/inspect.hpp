@@ -16,6 +16,7 @@
 namespace pf::tray {
 
 class Engine;
+class Loss;
 
 struct Damage {
     std::string where;  // "root slot 1", "block 812 of shard 1 chunk 3 generation 2"
@@ -75,6 +76,7 @@ class Inspector {
 
   private:
     [[nodiscard]] runtime::Task<Status> load(std::vector<Damage>& damage);
+    void add_loss(const Loss& loss, std::vector<Damage>& damage) const;
     [[nodiscard]] runtime::Task<Status> verify_blocks(VerifyReport& report);
 
     std::unique_ptr<runtime::Disk> disk_;  // until the engine has it
