@@ -59,10 +59,8 @@ v1::Health Cluster::tray_health(const TrayEntry& tray) const {
 
 uint32_t Cluster::lost_shards(const VolumeEntry& volume) const {
     uint32_t shards = 0;
-    for (const auto& uuid : volume.tray_uuids()) {
-        const auto tray = trays.find(uuid);
-        if (tray == trays.end()) continue;
-        for (const auto& lost : tray->second.record.lost()) {
+    for (const auto& [uuid, tray] : trays) {
+        for (const auto& lost : tray.record.lost()) {
             if (lost.volume_id() == volume.record.id()) shards += lost.shards();
         }
     }
