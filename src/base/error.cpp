@@ -60,6 +60,8 @@ std::string_view describe(Errc code) noexcept {
             return "internal error";
         case Errc::never_applied:
             return "aborted, never applied";
+        case Errc::data_lost:
+            return "data lost, not accepted yet";
     }
     return "unknown error";
 }

@@ -42,6 +42,7 @@ enum class Errc : uint16_t {
     unavailable = 24,         // try again: starting, stopping, or without a replica
     internal = 25,            // a bug; the message says where
     never_applied = 26,       // a write was aborted and will never be applied (R10)
+    data_lost = 27,  // part of the shard's log is gone (T7): no I/O until the loss is accepted
 };
 
 // A short lowercase phrase for people, e.g. "no space".

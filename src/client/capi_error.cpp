@@ -57,6 +57,7 @@ int negative_errno(Errc code) noexcept {
         case Errc::resource_exhausted:
             return -ENOBUFS;
         case Errc::io_error:
+        case Errc::data_lost:
         case Errc::internal:
             return -EIO;
     }

@@ -57,6 +57,16 @@ v1::Health Cluster::tray_health(const TrayEntry& tray) const {
     return tray.record.health();
 }
 
+uint32_t Cluster::lost_shards(const VolumeEntry& volume) const {
+    uint32_t shards = 0;
+    for (const auto& [uuid, tray] : trays) {
+        for (const auto& lost : tray.record.lost()) {
+            if (lost.volume_id() == volume.record.id()) shards += lost.shards();
+        }
+    }
+    return shards;
+}
+
 v1::Health Cluster::volume_health(const VolumeEntry& volume) const {
     // One replica for each shard so far: the volume is as well as the worst of its trays.
     v1::Health worst = v1::HEALTH_OK;
@@ -66,19 +76,49 @@ v1::Health Cluster::volume_health(const VolumeEntry& volume) const {
         if (health == v1::HEALTH_OFFLINE) return health;
         worst = std::max(worst, health);
     }
+    if (lost_shards(volume) > 0) return v1::HEALTH_ERROR;
     return worst;
+}
+
+// With the names that the store does not know.
+std::string Cluster::loss_message(const v1::Tray& tray) const {
+    constexpr int most = 8;
+    std::string named;
+    uint32_t shards = 0;
+    for (int i = 0; i < tray.lost_size(); ++i) {
+        const v1::LostData& lost = tray.lost(i);
+        shards += lost.shards();
+        if (i >= most) continue;
+        const auto volume = volumes.find(lost.volume_id());
+        named += fmt::format("{}{}", i == 0 ? "" : ", ",
+                             volume == volumes.end() ? fmt::format("{} (deleted)", lost.volume_id())
+                                                     : volume->second->record.name());
+    }
+    if (tray.lost_size() > most) named += fmt::format(" and {} more", tray.lost_size() - most);
+    return fmt::format(
+        "{} shards of the volumes {} may have lost writes and answer no I/O: 'pfcli volume "
+        "accept-loss NAME --force' lets them go on with what is left",
+        shards, named);
 }
 
 v1::Volume Cluster::show(const VolumeEntry& volume) const {
     v1::Volume out = volume.record;
     out.set_health(volume_health(volume));
     out.set_open_handles(volume.open_handles);
+    out.set_lost_shards(lost_shards(volume));
+    if (out.lost_shards() > 0) {
+        out.set_message(fmt::format(
+            "{} of its {} shards may have lost writes and answer no I/O: 'pfcli volume accept-loss "
+            "{} --force' lets them go on with what is left",
+            out.lost_shards(), out.shard_count(), out.name()));
+    }
     return out;
 }
 
 v1::Tray Cluster::show(const TrayEntry& tray) const {
     v1::Tray out = tray.record;
     out.set_health(tray_health(tray));
+    if (out.lost_size() > 0) out.set_message(loss_message(out));
     return out;
 }
 

@@ -84,6 +84,9 @@ struct Cluster {
     [[nodiscard]] const StoreEntry* store_by_uuid(std::string_view uuid) const;
     [[nodiscard]] v1::Health tray_health(const TrayEntry& tray) const;
     [[nodiscard]] v1::Health volume_health(const VolumeEntry& volume) const;
+    // T7: its shards that may have lost writes and answer no I/O.
+    [[nodiscard]] uint32_t lost_shards(const VolumeEntry& volume) const;
+    [[nodiscard]] std::string loss_message(const v1::Tray& tray) const;
     // With health and open handles, as people see it.
     [[nodiscard]] v1::Volume show(const VolumeEntry& volume) const;
     [[nodiscard]] v1::Store show(const StoreEntry& store, runtime::Nanos now) const;

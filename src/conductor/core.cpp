@@ -205,6 +205,7 @@ ClusterStatus Core::status() const {
         ++out.volumes;
         const VolumeEntry& volume = *cluster_->volumes.at(id);
         out.volume_bytes += volume.record.size_bytes();
+        out.volumes_with_losses += cluster_->lost_shards(volume) > 0 ? 1 : 0;
         const auto health = cluster_->volume_health(volume);
         if (health == v1::HEALTH_ERROR || health == v1::HEALTH_OFFLINE)
             out.health = v1::HEALTH_ERROR;

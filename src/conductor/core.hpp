@@ -41,6 +41,7 @@ struct ClusterStatus {
     uint32_t trays_ok = 0;
     uint32_t open_handles = 0;
     uint32_t tasks = 0;
+    uint32_t volumes_with_losses = 0;
     uint64_t capacity_bytes = 0;
     uint64_t free_bytes = 0;
     uint64_t user_bytes = 0;
@@ -79,6 +80,8 @@ class Core {
     [[nodiscard]] runtime::Task<Result<v1::Volume>> rename_volume(v1::RenameVolumeRequest request);
     // True when its space is freed already; false when a task goes on doing that.
     [[nodiscard]] runtime::Task<Result<bool>> delete_volume(v1::DeleteVolumeRequest request);
+    // T7: its shards that may have lost writes go on with what is left. Refused without `force`.
+    [[nodiscard]] runtime::Task<Result<uint32_t>> accept_volume_loss(std::string name, bool force);
     [[nodiscard]] Result<v1::Volume> show_volume(std::string_view name, uint64_t id = 0) const;
     [[nodiscard]] v1::ListVolumesReply list_volumes(std::string_view after, uint32_t limit) const;
 
@@ -101,6 +104,8 @@ class Core {
     [[nodiscard]] runtime::Task<Result<v1::Tray>> add_tray(uint32_t store_id,
                                                            v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<Status> remove_tray(v1::RemoveTrayRequest request);
+    // The same for all shards on a tray, of deleted volumes too.
+    [[nodiscard]] runtime::Task<Result<uint32_t>> accept_tray_loss(std::string uuid, bool force);
 
     // --- for people ---
     [[nodiscard]] ClusterStatus status() const;
@@ -138,10 +143,14 @@ class Core {
     [[nodiscard]] Status place_shards(VolumeEntry& volume, uint64_t size_bytes);
     [[nodiscard]] runtime::Task<Status> save_pages(Volume volume, uint32_t first_index);
     [[nodiscard]] runtime::Task<Status> apply_shards(Volume volume, uint32_t first_index,
-                                                     uint32_t only_store_id);
+                                                     uint32_t only_store_id, uint32_t fresh_from);
     [[nodiscard]] runtime::Task<Status> take_writer_token(Volume volume);
     [[nodiscard]] runtime::Task<Status> apply_batch(uint32_t store_id,
                                                     std::vector<v1::ApplyShard> batch);
+
+    // losses.cpp
+    [[nodiscard]] runtime::Task<Result<uint32_t>> accept_loss(uint32_t store_id,
+                                                              v1::AcceptLossRequest request);
 
     // tasks.cpp: trims a volume to the shards its task keeps; deletes it when that is none.
     [[nodiscard]] runtime::Task<Status> trim_once(Volume volume);

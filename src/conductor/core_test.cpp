@@ -522,6 +522,56 @@ TEST_F(CoreTest, TopAddsUpLoads) {
     EXPECT_DOUBLE_EQ(rates[0].write_iops, 0);
 }
 
+// T7: what a store says is lost is shown with names, and accepted by the operator only.
+TEST_F(CoreTest, LossesAreShownByNameAndAccepted) {
+    ASSERT_TRUE(register_store(1, 1));
+    const auto created = create("vol", gib);
+    ASSERT_TRUE(create("whole", gib));
+    v1::HeartbeatRequest beat;
+    beat.set_store_id(1);
+    auto& tray = *beat.add_trays();
+    tray.set_uuid(tray_uuid(1, 0));
+    tray.set_incarnation(1);
+    tray.set_health(v1::HEALTH_DEGRADED);
+    auto& lost = *tray.add_lost();
+    lost.set_volume_id(created->id());
+    lost.set_shards(1);
+    ASSERT_TRUE(core_->heartbeat(beat));
+    fake(1).damaged = {created->id() << shard_index_bits};
+
+    const auto shown = core_->show_volume("vol");
+    EXPECT_EQ(shown->health(), v1::HEALTH_ERROR);
+    EXPECT_EQ(shown->lost_shards(), 1u);
+    EXPECT_NE(shown->message().find("accept-loss vol --force"), std::string::npos);
+    EXPECT_EQ(core_->show_volume("whole")->lost_shards(), 0u);
+    EXPECT_NE(core_->list_trays()[0].message().find("volumes vol may"), std::string::npos);
+    EXPECT_EQ(core_->status().volumes_with_losses, 1u);
+    EXPECT_EQ(core_->status().health, v1::HEALTH_ERROR);
+
+    const auto accept = [&](bool force) {
+        return reactor_.run(core_->accept_volume_loss("vol", force));
+    };
+    EXPECT_EQ(accept(false).error().code, Errc::conflict);
+    EXPECT_EQ(core_->show_volume("vol")->lost_shards(), 1u);
+    EXPECT_EQ(accept(true).value_or(0), 1u);
+    EXPECT_EQ(core_->show_volume("vol")->lost_shards(), 0u);
+    EXPECT_EQ(accept(true).value_or(9), 0u);  // again, after a lost answer
+    EXPECT_EQ(reactor_.run(core_->accept_tray_loss("none", true)).error().code, Errc::not_found);
+}
+
+// T7: a store may make a shard only while the conductor is making it; later it has lost it.
+TEST_F(CoreTest, OnlyNewShardsAreFresh) {
+    ASSERT_TRUE(register_store(1, 1));
+    const auto created = create("vol", 2 * gib, 1, gib);
+    const uint64_t first = created->id() << shard_index_bits;
+    EXPECT_TRUE(fake(1).shards.at(first).fresh() && fake(1).shards.at(first + 1).fresh());
+    ASSERT_TRUE(resize("vol", 3 * gib));
+    EXPECT_FALSE(fake(1).shards.at(first + 1).fresh());
+    EXPECT_TRUE(fake(1).shards.at(first + 2).fresh());
+    ASSERT_TRUE(register_store(1, 1, 2));
+    for (uint64_t i = 0; i < 3; ++i) EXPECT_FALSE(fake(1).shards.at(first + i).fresh()) << i;
+}
+
 TEST_F(CoreTest, RpcAnswersAndRefuses) {
     ASSERT_TRUE(register_store(1, 1));
     RpcServer server(*core_);

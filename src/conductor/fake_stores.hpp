@@ -17,6 +17,7 @@ class FakeStores : public StoreLink {
         std::map<uint64_t, v1::ApplyShard> shards;
         std::map<std::string, std::string> trays;  // uuid -> path
         uint64_t applies = 0;
+        std::set<uint64_t> damaged;  // shards that lost writes (T7)
     };
 
     [[nodiscard]] runtime::Task<Result<v1::RpcReply>> call(std::string address,
@@ -59,6 +60,12 @@ class FakeStores : public StoreLink {
             tray.set_free_bytes(request.add_tray().create_bytes());
             tray.set_incarnation(1);
             tray.set_health(v1::HEALTH_OK);
+        } else if (request.has_accept_loss()) {
+            uint32_t accepted = 0;
+            for (const uint64_t id : request.accept_loss().shard_ids()) {
+                accepted += static_cast<uint32_t>(store.damaged.erase(id));
+            }
+            reply.mutable_accept_loss()->set_shards(accepted);
         } else if (request.has_remove_tray()) {
             store.trays.erase(request.remove_tray().tray_uuid());
             reply.mutable_remove_tray();

@@ -62,7 +62,7 @@ Task<Status> Core::take_writer_token(Volume volume) {
     if (!saved) co_return std::unexpected<Error>(saved.error());
     volume->version = *saved;
     volume->record = std::move(record);
-    co_return co_await apply_shards(volume, 0, 0);
+    co_return co_await apply_shards(volume, 0, 0, UINT32_MAX);
 }
 
 Status Core::close_volume(uint64_t handle, uint64_t connection) {

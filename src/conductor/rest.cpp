@@ -72,6 +72,21 @@ Task<HttpResponse> remove_tray(Core& core, std::string uuid, bool force) {
     co_return HttpResponse{204, "application/json", ""};
 }
 
+HttpResponse accepted(const Result<uint32_t>& shards) {
+    if (!shards) return net::http_error(shards.error());
+    return ok({{"accepted_shards", *shards}});
+}
+
+Task<HttpResponse> accept_volume_loss(Core& core, std::string name, bool force) {
+    const auto shards = co_await core.accept_volume_loss(std::move(name), force);
+    co_return accepted(shards);
+}
+
+Task<HttpResponse> accept_tray_loss(Core& core, std::string uuid, bool force) {
+    const auto shards = co_await core.accept_tray_loss(std::move(uuid), force);
+    co_return accepted(shards);
+}
+
 // Something that needs no waiting.
 template <class Function>
 Task<HttpResponse> at_once(Function function) {
@@ -120,6 +135,15 @@ class Routes {
                 return delete_volume(core, name, force);
             });
         });
+        server_.route("POST", "/v1/volumes/{name}/accept-loss",
+                      [this_ = *this](const HttpRequest& request) {
+                          const auto force = parse_flag("force", find(request.query, "force"));
+                          if (!force) return net::http_error(force.error());
+                          const std::string name = request.parameters.at("name");
+                          return this_.gate_.call([&core = this_.core_, name, force = *force] {
+                              return accept_volume_loss(core, name, force);
+                          });
+                      });
     }
 
     void add_stores() {
@@ -158,6 +182,15 @@ class Routes {
                 return remove_tray(core, uuid, force);
             });
         });
+        server_.route("POST", "/v1/trays/{uuid}/accept-loss",
+                      [this_ = *this](const HttpRequest& request) {
+                          const auto force = parse_flag("force", find(request.query, "force"));
+                          if (!force) return net::http_error(force.error());
+                          const std::string uuid = request.parameters.at("uuid");
+                          return this_.gate_.call([&core = this_.core_, uuid, force = *force] {
+                              return accept_tray_loss(core, uuid, force);
+                          });
+                      });
     }
 
     void add_cluster() {
@@ -240,6 +273,9 @@ MetricsPage collect_metrics(const Core& core) {
     gauge("pureflash_capacity_bytes", "Capacity of the serving trays.", status.capacity_bytes);
     gauge("pureflash_free_bytes", "Free space of the serving trays.", status.free_bytes);
     gauge("pureflash_open_handles", "Volumes opened by clients now.", status.open_handles);
+    gauge("pureflash_volumes_with_losses",
+          "Volumes with shards that may have lost writes and answer no I/O.",
+          status.volumes_with_losses);
     gauge("pureflash_tasks", "Deletions and undoings that go on.", status.tasks);
     counter("pureflash_volumes_created_total", "Volumes created.", counters.volumes_created);
     counter("pureflash_volumes_deleted_total", "Volumes deleted.", counters.volumes_deleted);

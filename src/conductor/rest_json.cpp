@@ -99,7 +99,9 @@ json to_json(const v1::Volume& volume) {
             {"health", health_name(volume.health())},
             {"created_at_ms", volume.created_at_ms()},
             {"writer_token", volume.writer_token()},
-            {"open_handles", volume.open_handles()}};
+            {"open_handles", volume.open_handles()},
+            {"lost_shards", volume.lost_shards()},
+            {"message", volume.message()}};
 }
 
 json to_json(const v1::Tray& tray) {
@@ -141,6 +143,7 @@ json to_json(const ClusterStatus& status) {
             {"trays_ok", status.trays_ok},
             {"open_handles", status.open_handles},
             {"tasks", status.tasks},
+            {"volumes_with_losses", status.volumes_with_losses},
             {"capacity_bytes", status.capacity_bytes},
             {"free_bytes", status.free_bytes},
             {"user_bytes", status.user_bytes},
@@ -202,13 +205,15 @@ Result<NewTray> parse_new_tray(std::string_view body) {
     PF_TRY_ASSIGN(const auto create_bytes, fields.number("create_bytes"));
     PF_TRY_ASSIGN(const auto store_id, fields.number("store_id", UINT32_MAX));
     PF_TRY_ASSIGN(const bool force, fields.flag("force"));
-    PF_TRY(fields.done("path, create_bytes, store_id and force"));
+    PF_TRY_ASSIGN(const auto write_cache, fields.text("write_cache"));
+    PF_TRY(fields.done("path, create_bytes, store_id, force and write_cache"));
     if (!path) return fail(Errc::invalid_argument, "field 'path' is missing");
     NewTray tray;
     tray.store_id = static_cast<uint32_t>(store_id.value_or(0));
     tray.request.set_path(*path);
     tray.request.set_create_bytes(create_bytes.value_or(0));
     tray.request.set_force(force);
+    tray.request.set_write_cache(write_cache.value_or(""));
     return tray;
 }
 

@@ -74,7 +74,9 @@ Task<Status> Core::save_pages(Volume volume, uint32_t first_index) {
     co_return Status{};
 }
 
-Task<Status> Core::apply_shards(Volume volume, uint32_t first_index, uint32_t only_store_id) {
+// Shards from `fresh_from` on are being made; a store that does not have an older one has lost it.
+Task<Status> Core::apply_shards(Volume volume, uint32_t first_index, uint32_t only_store_id,
+                                uint32_t fresh_from) {
     std::map<uint32_t, std::vector<v1::ApplyShard>> batches;  // by store
     const uint32_t count = volume->stored_shards();
     for (uint32_t index = first_index; index < count; ++index) {
@@ -87,6 +89,7 @@ Task<Status> Core::apply_shards(Volume volume, uint32_t first_index, uint32_t on
             apply.mutable_shard()->set_writer_token(volume->record.writer_token());
             apply.set_replica_uuid(replica.uuid());
             apply.set_tray_uuid(replica.tray_uuid());
+            apply.set_fresh(index >= fresh_from);
             batches[replica.store_id()].push_back(std::move(apply));
         }
         const bool last = index + 1 == count;

@@ -279,7 +279,7 @@ Task<Status> Core::activate_volume(Volume volume, uint32_t store_id) {
         }
     }
     if (raised) PF_CO_TRY(co_await save_pages(volume, 0));
-    co_return co_await apply_shards(volume, 0, store_id);
+    co_return co_await apply_shards(volume, 0, store_id, UINT32_MAX);
 }
 
 std::vector<v1::Store> Core::list_stores() const {

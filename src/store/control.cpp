@@ -41,7 +41,7 @@ Result<tray::ShardState> parse_state(const v1::ApplyShard& request) {
 }  // namespace
 
 Task<Status> Store::apply_shard(v1::ApplyShard request) {
-    PF_CO_TRY_ASSIGN(const tray::ShardState state, parse_state(request));
+    PF_CO_TRY_ASSIGN(tray::ShardState state, parse_state(request));
     PF_CO_TRY_ASSIGN(const Uuid tray_id, Uuid::parse(request.tray_uuid()));
     TraySlot* slot = trays_.find(tray_id);
     if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray_id.text());
@@ -55,6 +55,13 @@ Task<Status> Store::apply_shard(v1::ApplyShard request) {
         Task<Status> applying = shard->apply(state);
         const Status applied = co_await applying;
         co_return applied;
+    }
+    // T7: one that should be here and is not was lost with the record that made it. It must not
+    // come back empty as if nothing had ever been written.
+    state.damaged = !request.fresh();
+    if (state.damaged) {
+        log_error("tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
+                  slot->path, state.shard);
     }
     Task<Status> creating = slot->tray->create_shard(state);
     PF_CO_TRY(co_await creating);
@@ -92,6 +99,29 @@ Task<Status> Store::fence_session(tray::ShardId id, uint64_t session) {
     co_return fenced;
 }
 
+Task<Result<uint32_t>> Store::accept_loss(v1::AcceptLossRequest request) {
+    PF_CO_TRY_ASSIGN(const Uuid tray_id, Uuid::parse(request.tray_uuid()));
+    const TraySlot* slot = trays_.find(tray_id);
+    if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray_id.text());
+    if (!slot->serves()) co_return fail(Errc::io_error, "the tray failed: " + slot->path);
+    std::vector<tray::ShardId> ids(request.shard_ids().begin(), request.shard_ids().end());
+    if (ids.empty()) {
+        for (const tray::ShardState& state : slot->tray->shards()) ids.push_back(state.shard);
+    }
+    uint32_t accepted = 0;
+    for (const tray::ShardId id : ids) {
+        Shard* shard = find_shard(id);
+        if (shard == nullptr || &shard->tray() != slot->tray.get()) continue;
+        if (!shard->state().damaged) continue;
+        Task<Status> accepting = shard->accept_loss();
+        PF_CO_TRY(co_await accepting);
+        ++accepted;
+        log_warning("tray {}: shard {:#x} goes on with what is left of it", slot->path, id);
+    }
+    if (accepted > 0 && link_) link_->report_soon();
+    co_return accepted;
+}
+
 Task<Result<v1::Tray>> Store::add_tray(v1::AddTrayRequest request) {
     if (options_.cluster.is_zero()) {
         co_return fail(Errc::unavailable, "this store has not joined a cluster yet; try again");
@@ -104,6 +134,9 @@ Task<Result<v1::Tray>> Store::add_tray(v1::AddTrayRequest request) {
     add.path = request.path();
     add.create_bytes = request.create_bytes();
     add.force = request.force();
+    if (!request.write_cache().empty()) {
+        PF_CO_TRY_ASSIGN(add.write_cache, parse_write_cache(request.write_cache()));
+    }
     Task<Result<TraySlot*>> adding = trays_.add(add);
     PF_CO_TRY_ASSIGN(TraySlot * slot, co_await adding);
     const Status saved = save_trays();
@@ -202,6 +235,12 @@ Task<Result<v1::RpcReply>> Store::dispatch(v1::RpcRequest request) {
             }
             reply.mutable_fence_session();
             break;
+        case v1::RpcRequest::kAcceptLoss: {
+            Task<Result<uint32_t>> accepting = accept_loss(request.accept_loss());
+            PF_CO_TRY_ASSIGN(const uint32_t shards, co_await accepting);
+            reply.mutable_accept_loss()->set_shards(shards);
+            break;
+        }
         case v1::RpcRequest::kAddTray: {
             Task<Result<v1::Tray>> adding = add_tray(request.add_tray());
             PF_CO_TRY_ASSIGN(*reply.mutable_tray(), co_await adding);

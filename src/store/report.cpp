@@ -94,6 +94,8 @@ std::string Store::problem() const {
             return fmt::format("tray {}: {}", slot->path,
                                slot->problem.empty() ? "failed" : slot->problem);
         }
+        const std::string lost = slot->loss_message();
+        if (!lost.empty()) return fmt::format("tray {}: {}", slot->path, lost);
     }
     return {};
 }
@@ -141,6 +143,11 @@ void Store::fill(MetricsPage& page) const {
               usage.capacity_blocks * block_bytes);
         gauge("pureflash_tray_free_bytes", "Allocatable now.", usage.free_blocks * block_bytes);
         gauge("pureflash_tray_user_bytes", "Mapped by volumes.", usage.user_blocks * block_bytes);
+        uint64_t damaged = 0;
+        for (const auto& [volume, shards] : slot->lost()) damaged += shards;
+        gauge("pureflash_tray_damaged_shards",
+              "Shards that may have lost writes and answer no I/O until that is accepted.",
+              damaged);
         gauge("pureflash_tray_log_used_bytes", "Log that a restart would replay.",
               usage.log_used_bytes);
         gauge("pureflash_tray_tables_resident_bytes", "Tables in memory.",

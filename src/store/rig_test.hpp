@@ -236,6 +236,7 @@ class Rig {
         pureflash::v1::ApplyShard request;
         request.set_tray_uuid(tray_uuid);
         request.set_replica_uuid(Uuid::from_random(1, 2).text());
+        request.set_fresh(!lost_before);
         request.mutable_shard()->set_id(shard_id);
         request.mutable_shard()->set_epoch(epoch);
         request.mutable_shard()->set_snap_seq(1);
@@ -258,6 +259,7 @@ class Rig {
     Process* process = nullptr;  // the node's; replaced when it is started again
     std::vector<TrayPlace> trays;
     std::string tray_uuid;
+    bool lost_before = false;  // the shard is not new: apply() says that it has to be there
 
   private:
     std::shared_ptr<void> boot(sim::SimReactor& reactor) {

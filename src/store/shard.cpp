@@ -52,6 +52,7 @@ Shard::Answer Shard::check_state(const wire::Command& command) const {
     if (command.shard != state_.shard) return Errc::invalid_argument;
     if (tray_.failed()) return Errc::io_error;
     if (command.epoch != state_.epoch) return Errc::stale_epoch;
+    if (state_.damaged) return Errc::data_lost;  // T7
     return {};
 }
 
@@ -104,6 +105,7 @@ Task<Status> Shard::apply(tray::ShardState state) {
         co_return fail(Errc::invalid_argument, "a shard never shrinks");
     }
     state.snap_seq = state_.snap_seq;  // generations have messages of their own
+    state.damaged = state_.damaged;
     const bool same = state.epoch == state_.epoch && state.blocks == state_.blocks &&
                       state.writer_token == state_.writer_token;
     if (same) co_return Status{};  // told again
@@ -122,6 +124,14 @@ Task<Status> Shard::apply(tray::ShardState state) {
     changing_ = false;
     changed_.wake_all();
     co_return saved;
+}
+
+// T7: the operator takes what is left. Durable before anything is served.
+Task<Status> Shard::accept_loss() {
+    Task<Status> accepting = tray_.accept_loss(state_.shard);
+    const Status accepted = co_await accepting;
+    if (accepted) state_.damaged = false;
+    co_return accepted;
 }
 
 Task<Status> Shard::fence(uint64_t session) {

@@ -11,8 +11,9 @@
 // control plane. Sequences it had numbered but not made durable were seen by nobody and are used
 // again.
 //
-// Failure: a tray that failed answers io_error to everything; the outcome of writes in flight then
-// is unknown until the tray is mounted again.
+// Failure: a shard that may have lost writes (T7) answers data_lost to everything but an abort,
+// until an operator accepts that. A tray that failed answers io_error to everything; the outcome of
+// writes in flight then is unknown until the tray is mounted again.
 //
 // Thread rule: one reactor. Bounded: by the credits of its connections. Destroy after retire().
 #pragma once
@@ -57,6 +58,8 @@ class Shard {
     [[nodiscard]] runtime::Task<Status> apply(tray::ShardState state);
     // Returns when nothing of the session runs or ever will (R10).
     [[nodiscard]] runtime::Task<Status> fence(uint64_t session);
+    // T7. Durable on completion.
+    [[nodiscard]] runtime::Task<Status> accept_loss();
     // Refuses every command from now on and waits for those that run.
     [[nodiscard]] runtime::Task<void> retire();
 

@@ -82,8 +82,8 @@ Task<void> Shard::abort(net::ServerChannel& channel, net::Incoming incoming) {
     const uint64_t session = channel.hello().session;
     const wire::Command& command = incoming.command;
     Answer answer = check_state(command);
-    // An older epoch or a replaced token is no reason to leave the client in doubt.
-    if (answer == Errc::stale_epoch) answer.reset();
+    // An older epoch, a replaced token or a loss is no reason to leave the client in doubt.
+    if (answer == Errc::stale_epoch || answer == Errc::data_lost) answer.reset();
     if (!answer && (session == 0 || command.request_id == 0)) answer = Errc::invalid_argument;
     while (!answer) {
         InFlight::Entry* running = in_flight_.find(session, command.request_id);

@@ -26,7 +26,7 @@ Store::Store(runtime::Reactor& reactor, StoreOptions options)
       incarnation_(reactor.rng().next()),
       scratch_(reactor.buffers()),
       context_{reactor, scratch_, stats_, options_.slow_io},
-      trays_(reactor, mount_options(options_)) {}
+      trays_(reactor, mount_options(options_), options_.write_cache) {}
 
 Store::~Store() {
     server_.reset();

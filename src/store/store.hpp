@@ -31,7 +31,8 @@ struct StoreOptions {
     runtime::Nanos slow_io = 2 * runtime::seconds;
     uint16_t max_depth = 1024;  // commands in flight granted to a connection
     uint64_t tray_cache_bytes = uint64_t{64} << 20;
-    bool discard = false;  // trim freed blocks on the device
+    bool discard = false;                         // trim freed blocks on the device
+    WriteCache write_cache = WriteCache::detect;  // of trays without a setting of their own (T10)
     // Keep what changed for the next start; an error refuses the change. May be empty.
     std::function<Status(const Uuid& cluster)> save_cluster;
     std::function<Status(const std::vector<TrayPlace>& trays)> save_trays;
@@ -78,6 +79,9 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] runtime::Task<Status> apply_shard(pureflash::v1::ApplyShard request);
     [[nodiscard]] runtime::Task<Status> delete_shard(tray::ShardId id);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);
+    // Returns how many shards had a loss to accept (T7).
+    [[nodiscard]] runtime::Task<Result<uint32_t>> accept_loss(
+        pureflash::v1::AcceptLossRequest request);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray(
         pureflash::v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<Status> remove_tray(pureflash::v1::RemoveTrayRequest request);

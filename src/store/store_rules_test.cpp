@@ -412,5 +412,71 @@ TEST(StoreRules, rule_t14_a_rotten_old_block_is_not_merged) {
     EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 2));
 }
 
+// T7: part of the log that the shard's writes rest on is gone. Over the wire it answers one clear
+// status, an abort still gets its answer, and after the operator's word it serves what is left.
+TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_accepted) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 1)), Errc::ok);
+    ASSERT_EQ(rig.write(*peer, block_bytes, filled(block_bytes, 2)), Errc::ok);
+    rig.simulation.run_for(50 * runtime::milliseconds);
+    rig.disconnect(*peer);
+    rig.server.kill();
+    // All of the log: whatever it says was durable is gone but for its newest block.
+    constexpr uint64_t log_begin = 3 * block_bytes;
+    uint64_t newest = 0;
+    std::vector<std::byte> block(block_bytes);
+    const auto sequence = [&](uint64_t i) {
+        rig.disk.contents().read(log_begin + i * block_bytes, block);
+        uint64_t value = 0;
+        std::memcpy(&value, block.data() + 32, sizeof(value));
+        return value;
+    };
+    for (uint64_t i = 1; i < 64; ++i) newest = sequence(i) > sequence(newest) ? i : newest;
+    for (uint64_t i = 0; i < newest; ++i) rig.disk.flip_bit(log_begin + i * block_bytes + 60, 1);
+    rig.restart();
+
+    Shard* shard = rig.store().find_shard(Rig::shard_id);
+    if (shard == nullptr) {
+        // The record that made it is gone as well: told of it, the store does not make it anew.
+        rig.lost_before = true;
+        ASSERT_TRUE(rig.on_server(rig.apply(2, 7)));
+        shard = rig.store().find_shard(Rig::shard_id);
+    }
+    ASSERT_TRUE(shard->state().damaged);
+    EXPECT_NE(rig.store().problem().find("accept-loss"), std::string::npos);
+    auto again = rig.connect(Rig::session, false);
+    again->epoch = shard->state().epoch;
+    Data bytes;
+    EXPECT_EQ(rig.read(*again, 0, block_bytes, bytes), Errc::data_lost);
+    EXPECT_EQ(rig.write(*again, 0, filled(block_bytes, 3)), Errc::data_lost);
+    EXPECT_EQ(rig.abort(*again, 1), Errc::unknown_session) << "decided, not asked for ever";
+    EXPECT_NE(rig.store().heartbeat().trays(0).message().find("accept-loss"), std::string::npos);
+    EXPECT_EQ(rig.store().heartbeat().trays(0).lost(0).volume_id(), 1u);
+
+    const auto accepted = rig.simulation.run_task(rig.server, [](Rig& of) -> Task<uint32_t> {
+        pureflash::v1::AcceptLossRequest request;
+        request.set_tray_uuid(of.tray_uuid);
+        request.add_shard_ids(Rig::shard_id);
+        request.add_shard_ids(12345);
+        Task<Result<uint32_t>> accepting = of.store().accept_loss(request);
+        const Result<uint32_t> shards = co_await accepting;
+        co_return shards.value_or(0);
+    }(rig));
+    ASSERT_EQ(accepted.value_or(0), 1u);
+    EXPECT_EQ(rig.store().problem(), "");
+    EXPECT_EQ(rig.store().heartbeat().trays(0).health(), pureflash::v1::HEALTH_OK);
+    EXPECT_EQ(rig.read(*again, 0, block_bytes, bytes), Errc::ok);
+    auto fresh = rig.connect(77, false);
+    fresh->epoch = again->epoch;
+    fresh->token = shard->state().writer_token;
+    Call open;
+    open.opcode = Opcode::open_session;
+    open.into = &bytes;
+    EXPECT_EQ(rig.call(*fresh, open), Errc::ok);
+    EXPECT_EQ(rig.write(*fresh, 0, filled(block_bytes, 3)), Errc::ok);
+}
+
 }  // namespace
 }  // namespace pf::pfs

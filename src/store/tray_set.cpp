@@ -9,6 +9,51 @@ namespace pf::pfs {
 using runtime::Task;
 namespace v1 = pureflash::v1;
 
+namespace {
+constexpr unsigned volume_shift = 20;  // a shard's id is volume_id * 2^20 + index
+constexpr int max_lost_reported = 4096;
+constexpr std::pair<std::string_view, WriteCache> write_caches[] = {
+    {"detect", WriteCache::detect},
+    {"volatile", WriteCache::is_volatile},
+    {"none", WriteCache::is_stable},
+};
+}  // namespace
+
+Result<WriteCache> parse_write_cache(std::string_view name) {
+    for (const auto& [known, cache] : write_caches) {
+        if (known == name) return cache;
+    }
+    return fail(Errc::invalid_argument,
+                fmt::format("write cache '{}': detect, volatile or none", name));
+}
+
+std::string_view name_of(WriteCache cache) {
+    for (const auto& [known, value] : write_caches) {
+        if (value == cache) return known;
+    }
+    return "detect";
+}
+
+std::map<uint64_t, uint32_t> TraySlot::lost() const {
+    std::map<uint64_t, uint32_t> lost;
+    if (tray == nullptr) return lost;
+    for (const tray::ShardState& state : tray->shards()) {
+        if (state.damaged) ++lost[state.shard >> volume_shift];
+    }
+    return lost;
+}
+
+std::string TraySlot::loss_message() const {
+    uint32_t shards = 0;
+    const auto volumes = lost();
+    for (const auto& [volume, count] : volumes) shards += count;
+    if (shards == 0) return {};
+    return fmt::format(
+        "{} shards of {} volumes may have lost writes and answer no I/O until "
+        "'pfcli volume accept-loss' lets them go on with what is left",
+        shards, volumes.size());
+}
+
 v1::Tray TraySlot::describe(uint32_t store_id) const {
     v1::Tray message;
     message.set_store_id(store_id);
@@ -32,6 +77,17 @@ v1::Tray TraySlot::describe(uint32_t store_id) const {
         message.set_health(v1::HEALTH_DEGRADED);
         message.set_message(tray->warnings().front());
     }
+    const auto volumes = lost();
+    if (!volumes.empty()) {
+        message.set_health(v1::HEALTH_DEGRADED);
+        message.set_message(loss_message());
+    }
+    for (const auto& [volume, shards] : volumes) {
+        if (message.lost_size() == max_lost_reported) break;
+        v1::LostData& entry = *message.add_lost();
+        entry.set_volume_id(volume);
+        entry.set_shards(shards);
+    }
     if (tray->failed()) {
         message.set_health(v1::HEALTH_ERROR);
         message.set_message(
@@ -43,10 +99,11 @@ v1::Tray TraySlot::describe(uint32_t store_id) const {
 
 // After a SIGKILL the kernel lets go of the disk a little later than of the process: its ring still
 // holds the file. Without patience a store that is started again at once would give up its trays.
-Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open_patiently(std::string path) {
+Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open_patiently(std::string path,
+                                                                  runtime::DiskOptions options) {
     constexpr runtime::Nanos pause = 50 * runtime::milliseconds;
     for (runtime::Nanos waited = 0;; waited += pause) {
-        Task<Result<std::unique_ptr<tray::Tray>>> opening = open(path, 0);
+        Task<Result<std::unique_ptr<tray::Tray>>> opening = open(path, options);
         Result<std::unique_ptr<tray::Tray>> opened = co_await opening;
         const bool busy = !opened && opened.error().code == Errc::busy;
         if (!busy || waited >= busy_patience) co_return opened;
@@ -54,9 +111,14 @@ Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open_patiently(std::string pa
     }
 }
 
-Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path, uint64_t create_bytes) {
+runtime::DiskOptions TraySet::disk_options(std::optional<WriteCache> own) const {
     runtime::DiskOptions options;
-    options.create_bytes = create_bytes;
+    options.cache = own.value_or(write_cache_);
+    return options;
+}
+
+Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path,
+                                                        runtime::DiskOptions options) {
     Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, options);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
     Task<Result<std::unique_ptr<tray::Tray>>> mounting = tray::Tray::mount(std::move(disk), mount_);
@@ -64,8 +126,7 @@ Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path, uint64
     co_return mounted;
 }
 
-Task<Status> TraySet::format(std::string path, bool force) {
-    runtime::DiskOptions disk_options;
+Task<Status> TraySet::format(std::string path, runtime::DiskOptions disk_options, bool force) {
     Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, disk_options);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
     tray::FormatOptions options;
@@ -83,7 +144,9 @@ Task<void> TraySet::mount(TrayPlace place) {
     auto slot = std::make_unique<TraySlot>();
     slot->path = place.path;
     slot->id = place.id;
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open_patiently(place.path);
+    slot->write_cache = place.write_cache;
+    Task<Result<std::unique_ptr<tray::Tray>>> opening =
+        open_patiently(place.path, disk_options(place.write_cache));
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     if (mounted) {
         slot->tray = std::move(*mounted);
@@ -91,6 +154,9 @@ Task<void> TraySet::mount(TrayPlace place) {
         for (const std::string& warning : slot->tray->warnings()) {
             log_warning("tray {}: {}", place.path, warning);
         }
+        if (!slot->tray->loss().empty()) log_error("tray {}: {}", place.path, slot->tray->loss());
+        const std::string lost = slot->loss_message();
+        if (!lost.empty()) log_error("tray {}: {}", place.path, lost);
     } else {
         slot->problem = mounted.error().text();
         log_error("tray {} cannot be mounted: {}", place.path, slot->problem);
@@ -108,16 +174,19 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         co_return fail(Errc::resource_exhausted,
                        fmt::format("a store has at most {} trays", max_trays));
     }
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, request.create_bytes);
+    runtime::DiskOptions options = disk_options(request.write_cache);
+    options.create_bytes = request.create_bytes;
+    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, options);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
     // Blank, or not ours and the operator insists.
     const bool formattable = refusal == Errc::not_found || refusal == Errc::conflict ||
                              refusal == Errc::corrupt || refusal == Errc::unsupported_version;
     if (formattable && (refusal == Errc::not_found || request.force)) {
-        Task<Status> formatting = format(request.path, request.force);
+        options.create_bytes = 0;
+        Task<Status> formatting = format(request.path, options, request.force);
         PF_CO_TRY(co_await formatting);
-        Task<Result<std::unique_ptr<tray::Tray>>> again = open(request.path, 0);
+        Task<Result<std::unique_ptr<tray::Tray>>> again = open(request.path, options);
         mounted = co_await again;
     }
     if (!mounted) co_return std::unexpected<Error>(mounted.error());
@@ -132,6 +201,7 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         slot->path = request.path;
     }
     slot->problem.clear();
+    slot->write_cache = request.write_cache;
     slot->tray = std::move(*mounted);
     slot->id = slot->tray->id();
     co_return slot;
@@ -177,7 +247,7 @@ TraySlot* TraySet::find_path(const std::string& path) {
 
 std::vector<TrayPlace> TraySet::places() const {
     std::vector<TrayPlace> places;
-    for (const auto& slot : slots_) places.push_back({slot->path, slot->id});
+    for (const auto& slot : slots_) places.push_back({slot->path, slot->id, slot->write_cache});
     return places;
 }
 

@@ -4,7 +4,9 @@
 // Thread rule: one reactor, the one that owns all these trays. Bounded: `max_trays`.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,10 +16,17 @@
 
 namespace pf::pfs {
 
+// T10: whether a completed write may be lost with the power. Only an operator may say that a file's
+// are not.
+using WriteCache = runtime::DiskOptions::Cache;
+[[nodiscard]] Result<WriteCache> parse_write_cache(std::string_view name);
+[[nodiscard]] std::string_view name_of(WriteCache cache);  // detect, volatile or none
+
 // Where a tray was, for the next start. The id is zero if it was never mounted.
 struct TrayPlace {
     std::string path;
     Uuid id;
+    std::optional<WriteCache> write_cache = std::nullopt;  // nothing: as the store is set
 };
 
 struct TraySlot {
@@ -25,7 +34,12 @@ struct TraySlot {
     Uuid id;                           // known from its last mount even if it cannot be mounted
     std::unique_ptr<tray::Tray> tray;  // nullptr: could not be mounted, `problem` says why
     std::string problem;
+    std::optional<WriteCache> write_cache = std::nullopt;
 
+    // T7: volumes (shard id / 2^20) with the number of their damaged shards here.
+    [[nodiscard]] std::map<uint64_t, uint32_t> lost() const;
+    // What to say of these; empty if there are none.
+    [[nodiscard]] std::string loss_message() const;
     [[nodiscard]] bool serves() const { return tray != nullptr && !tray->failed(); }
     [[nodiscard]] pureflash::v1::Tray describe(uint32_t store_id) const;
 };
@@ -34,6 +48,7 @@ struct AddTray {
     std::string path;
     uint64_t create_bytes = 0;  // make a file of this size if it is missing
     bool force = false;         // format over whatever is there
+    std::optional<WriteCache> write_cache = std::nullopt;
 };
 
 class TraySet {
@@ -41,8 +56,9 @@ class TraySet {
     static constexpr size_t max_trays = 64;
     static constexpr runtime::Nanos busy_patience = 5 * runtime::seconds;
 
-    TraySet(runtime::Reactor& reactor, tray::MountOptions mount)
-        : reactor_(reactor), mount_(mount) {}
+    TraySet(runtime::Reactor& reactor, tray::MountOptions mount,
+            WriteCache write_cache = WriteCache::detect)
+        : reactor_(reactor), mount_(mount), write_cache_(write_cache) {}
 
     void set_cluster(Uuid cluster) { mount_.cluster = cluster; }
     // Waits up to `busy_patience` for a disk that a process which just died still holds. Never
@@ -62,14 +78,17 @@ class TraySet {
 
   private:
     [[nodiscard]] TraySlot* find_path(const std::string& path);
-    [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open(std::string path,
-                                                                          uint64_t create_bytes);
+    [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open(
+        std::string path, runtime::DiskOptions options);
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open_patiently(
-        std::string path);
-    [[nodiscard]] runtime::Task<Status> format(std::string path, bool force);
+        std::string path, runtime::DiskOptions options);
+    [[nodiscard]] runtime::Task<Status> format(std::string path, runtime::DiskOptions options,
+                                               bool force);
+    [[nodiscard]] runtime::DiskOptions disk_options(std::optional<WriteCache> own) const;
 
     runtime::Reactor& reactor_;
     tray::MountOptions mount_;
+    WriteCache write_cache_;  // where a tray has no setting of its own
     std::vector<std::unique_ptr<TraySlot>> slots_;
 };
 

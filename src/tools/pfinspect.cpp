@@ -63,6 +63,7 @@ ordered_json to_json(const tray::Record& record) {
     if (const auto* shard = std::get_if<tray::ShardRecord>(&record)) {
         return {{"type", shard->type == tray::RecordType::create_shard   ? "create_shard"
                          : shard->type == tray::RecordType::delete_shard ? "delete_shard"
+                         : shard->type == tray::RecordType::accept_loss  ? "accept_loss"
                                                                          : "set_shard"},
                 {"shard", shard->state.shard},
                 {"blocks", shard->state.blocks},
@@ -137,7 +138,8 @@ Task<Result<ordered_json>> map_json(tray::Inspector& inspector) {
         json["shards"].push_back({{"shard", shard.shard},
                                   {"blocks", shard.blocks},
                                   {"epoch", shard.epoch},
-                                  {"snap_seq", shard.snap_seq}});
+                                  {"snap_seq", shard.snap_seq},
+                                  {"damaged", shard.damaged}});
     }
     json["generations"] = ordered_json::array();
     for (const auto& generation : report.generations) {

@@ -32,6 +32,9 @@ constexpr std::array config_keys = {
     ConfigKey{"store.tray_cache", ConfigType::size, "64M",
               "Memory per tray for tables of older generations."},
     ConfigKey{"store.discard", ConfigType::boolean, "false", "Trim freed blocks on the devices."},
+    ConfigKey{"store.write_cache", ConfigType::text, "detect",
+              "Whether devices may lose completed writes with the power: detect, volatile or none "
+              "(on your word), for trays that were not added with a setting of their own."},
     ConfigKey{"store.slow_io", ConfigType::duration, "2s", "I/O slower than this is logged."},
     ConfigKey{"store.insecure_listen", ConfigType::boolean, "false",
               "Allow addresses other than loopback, without authentication."},
@@ -71,6 +74,7 @@ Status run(const Config& config) {
     options.slow_io = config.duration_ns("store.slow_io");
     options.tray_cache_bytes = config.size_bytes("store.tray_cache");
     options.discard = config.boolean("store.discard");
+    PF_TRY_ASSIGN(options.write_cache, pfs::parse_write_cache(config.text("store.write_cache")));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreProcess> store,
                   tools::StoreProcess::start(*group, 0, dir, options));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,

@@ -27,6 +27,7 @@ struct ServeOptions {
     uint16_t port_base = default_port_base;
     bool insecure_listen = false;
     std::string log_level = "warning";
+    std::string write_cache = "detect";
 
     [[nodiscard]] runtime::Address address(uint16_t offset) const {
         return {host, static_cast<uint16_t>(port_base + offset)};
@@ -117,8 +118,9 @@ Status add_trays(const ServeOptions& options, const tools::DataDir& dir, tools::
     return {};
 }
 
-pfs::StoreOptions store_options(const ServeOptions& options, const Uuid& cluster) {
+Result<pfs::StoreOptions> store_options(const ServeOptions& options, const Uuid& cluster) {
     pfs::StoreOptions store;
+    PF_TRY_ASSIGN(store.write_cache, pfs::parse_write_cache(options.write_cache));
     store.cluster = cluster;
     store.listen = options.address(store_tcp_port_offset);
     store.http_address = options.address(store_http_port_offset).text();
@@ -151,9 +153,9 @@ Status serve(const ServeOptions& options) {
     PF_TRY_ASSIGN(const Uuid cluster, conductor.cluster());
 
     PF_TRY_ASSIGN(const std::vector<std::string> known, dir.read_lines("trays"));
-    PF_TRY_ASSIGN(
-        std::unique_ptr<tools::StoreProcess> store,
-        tools::StoreProcess::start(*group, data_reactor, dir, store_options(options, cluster)));
+    PF_TRY_ASSIGN(pfs::StoreOptions of_store, store_options(options, cluster));
+    PF_TRY_ASSIGN(std::unique_ptr<tools::StoreProcess> store,
+                  tools::StoreProcess::start(*group, data_reactor, dir, std::move(of_store)));
     PF_TRY(add_trays(options, dir, *store, !known.empty()));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,
                   tools::StoreHttp::start(options.address(store_http_port_offset),
@@ -197,6 +199,9 @@ int main(int argc, char** argv) {
     command->add_option("--port-base", options.port_base, "First of the node's ports");
     command->add_flag("--insecure-listen", options.insecure_listen,
                       "Allow addresses other than loopback, without authentication");
+    command->add_option("--write-cache", options.write_cache,
+                        "Whether devices may lose completed writes with the power: detect, "
+                        "volatile or none (on your word; default detect)");
     command->add_option("--log-level", options.log_level, "debug, info, warning, error or off");
     CLI11_PARSE(app, argc, argv);
 

@@ -1,5 +1,7 @@
 #include "tools/store_process.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 namespace pf::tools {
@@ -9,14 +11,25 @@ using runtime::Task;
 namespace {
 constexpr const char* trays_file = "trays";
 
-// "UUID PATH"
+// "UUID PATH", or "UUID write_cache=none PATH"
+constexpr std::string_view cache_key = "write_cache=";
+
 Result<pfs::TrayPlace> parse_place(const std::string& line) {
     const size_t space = line.find(' ');
     pfs::TrayPlace place;
     if (space != std::string::npos) {
         const Result<Uuid> id = Uuid::parse(line.substr(0, space));
         place.path = line.substr(space + 1);
-        if (id && !place.path.empty()) {
+        bool good = id.has_value();
+        const size_t end = place.path.find(' ');
+        if (place.path.starts_with(cache_key) && end != std::string::npos) {
+            const std::string name = place.path.substr(cache_key.size(), end - cache_key.size());
+            const Result<pfs::WriteCache> cache = pfs::parse_write_cache(name);
+            good = good && cache.has_value();
+            if (cache) place.write_cache = *cache;
+            place.path.erase(0, end + 1);
+        }
+        if (good && !place.path.empty()) {
             place.id = *id;
             return place;
         }
@@ -56,7 +69,11 @@ Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup&
     options.save_trays = [&dir](const std::vector<pfs::TrayPlace>& places) {
         std::vector<std::string> lines;
         for (const pfs::TrayPlace& place : places) {
-            lines.push_back(place.id.text() + " " + place.path);
+            const std::string cache =
+                place.write_cache
+                    ? fmt::format("{}{} ", cache_key, pfs::name_of(*place.write_cache))
+                    : "";
+            lines.push_back(place.id.text() + " " + cache + place.path);
         }
         return dir.write_lines(trays_file, lines);
     };

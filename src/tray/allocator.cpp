@@ -60,12 +60,25 @@ void Allocator::take(Run run) {
 void Allocator::free(Address address, uint32_t count) {
     PF_ASSERT(address >= start_ && address < end_ && count <= end_ - address);
     for (uint32_t bit = address - start_; count > 0; ++bit, --count) {
+        if (!shared_.empty() && one_of_several(start_ + bit)) continue;
         const uint64_t mask = uint64_t{1} << (bit % 64);
         PF_ASSERT((words_[bit / 64] & mask) != 0);
         words_[bit / 64] &= ~mask;
         ++free_in_group_[bit / group_bits];
         ++free_;
     }
+}
+
+void Allocator::share(Address address) {
+    PF_ASSERT(is_used(address));
+    ++shared_[address];
+}
+
+bool Allocator::one_of_several(Address address) {
+    const auto found = shared_.find(address);
+    if (found == shared_.end()) return false;
+    if (--found->second == 0) shared_.erase(found);
+    return true;
 }
 
 uint32_t Allocator::group_end(uint32_t bit) const {

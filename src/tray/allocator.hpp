@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <span>
 #include <vector>
 
@@ -24,6 +25,9 @@ class Allocator {
     // The same for many: words of bits, from data_start on. Nothing is marked if one was in use.
     [[nodiscard]] bool mark_used(std::span<const uint64_t> words);
     void free(Address address, uint32_t count);
+    // T7: one more owner of a block in use. It becomes free when all have let go of it.
+    void share(Address address);
+    [[nodiscard]] uint64_t shared_blocks() const { return shared_.size(); }
 
     // Takes `count` blocks in as few extents as a bounded search finds and writes them to `to`
     // (room for `count`). Returns the number of extents. The caller checked free_blocks().
@@ -45,6 +49,7 @@ class Allocator {
     [[nodiscard]] Run next_run(uint32_t from, uint32_t wanted) const;
     [[nodiscard]] uint32_t group_end(uint32_t bit) const;
     void take(Run run);
+    bool one_of_several(Address address);  // takes an owner away, if it was not the last
 
     Address start_;
     Address end_;
@@ -52,7 +57,8 @@ class Allocator {
     uint64_t free_;
     std::vector<uint64_t> words_;  // a set bit is a block in use
     std::vector<uint16_t> free_in_group_;
-    uint32_t cursors_[2] = {0, 0};  // by purpose
+    std::map<Address, uint32_t> shared_;  // owners besides the first; empty but after a loss
+    uint32_t cursors_[2] = {0, 0};        // by purpose
 };
 
 }  // namespace pf::tray

@@ -115,7 +115,11 @@ Task<Status> Engine::log_control(Record record) {
     co_return std::move(item.applied);
 }
 
+// Live, the callers have checked; a replay around a loss (T7) finds records whose ground is gone.
 Status apply_control(Map& map, const Record& record) {
+    const auto is_head = [](const Generation& generation) {
+        return generation.shard->head == &generation;
+    };
     const auto misfit = [](std::string_view what) {
         return fail(Errc::corrupt, fmt::format("log record does not fit: {}", what));
     };
@@ -137,6 +141,7 @@ Status apply_control(Map& map, const Record& record) {
             if (shard != nullptr) return misfit("shard exists");
             Generation* parent = map.find_generation(change->parent);
             if (parent == nullptr && change->parent.shard != 0) return misfit("unknown parent");
+            if (parent != nullptr && is_head(*parent)) return misfit("the parent is a head");
             map.create_shard(change->state, parent);
             return {};
         }
@@ -145,15 +150,22 @@ Status apply_control(Map& map, const Record& record) {
             map.mark_shard_deleted(*shard);
             return {};
         }
+        if (change->type == RecordType::accept_loss) {
+            shard->state.damaged = false;
+            return {};
+        }
         const SnapSeq head = shard->state.snap_seq;
+        const bool damaged = shard->state.damaged;
         shard->state = change->state;
         shard->state.snap_seq = head;
+        shard->state.damaged = damaged;
         return {};
     }
     if (const auto* change = std::get_if<GenerationRecord>(&record)) {
         if (change->type == RecordType::delete_generation) {
             Generation* generation = map.find_generation(change->id);
             if (generation == nullptr) return misfit("unknown generation");
+            if (is_head(*generation)) return misfit("the generation is a head");
             generation->deleted = true;
             return {};
         }
@@ -161,6 +173,8 @@ Status apply_control(Map& map, const Record& record) {
         Generation* parent = map.find_generation(change->parent);
         if (shard == nullptr || parent == nullptr) return misfit("unknown parent");
         if (map.find_generation(change->id) != nullptr) return misfit("generation exists");
+        const bool follows = change->make_head && parent->shard == shard;
+        if (is_head(*parent) && !follows) return misfit("the parent is a head");
         Generation& made = map.create_generation(*shard, change->id.snap_seq, parent);
         if (change->make_head) map.make_head(*shard, made);
         return {};
@@ -175,6 +189,7 @@ Status Engine::check_new_generation(GenerationId id, GenerationId parent, bool m
         return fail(Errc::not_found, fmt::format("parent generation {}@{} does not exist",
                                                  parent.shard, parent.snap_seq));
     }
+    if (from->shard->state.damaged) return fail(Errc::data_lost);
     const bool from_head = from->shard->head == from;
     if (from_head && (parent.shard != id.shard || !make_head)) {
         return fail(Errc::invalid_argument,
@@ -246,6 +261,24 @@ Task<Status> Engine::delete_shard(ShardId id) {
     }
     control_.unlock();
     collector_.kick();
+    co_return result;
+}
+
+// T7: the operator takes what is there. What the shard remembered of its clients went at the mount
+// that marked it, so no request from before the loss is answered wrongly or run twice (R8).
+Task<Status> Engine::accept_loss(ShardId id) {
+    co_await control_.lock();
+    Status result;
+    const Shard* shard = map_.find(id);
+    if (shard == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
+    } else if (shard->state.damaged) {
+        ShardRecord record;
+        record.type = RecordType::accept_loss;
+        record.state.shard = id;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
     co_return result;
 }
 
@@ -412,7 +445,8 @@ void Engine::estimate_state_blocks() {
 }
 
 void Engine::give_back(Extent extent) {
-    if (!options_.discard || stopping_) {
+    // A block with another owner (T7) must not be trimmed.
+    if (!options_.discard || stopping_ || allocator_.shared_blocks() > 0) {
         allocator_.free(extent.start, extent.count);
         return;
     }

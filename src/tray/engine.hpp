@@ -46,6 +46,7 @@ class Engine final : private LogWriter::Client {
     runtime::Task<Status> create_shard(ShardState state, GenerationId parent);
     runtime::Task<Status> set_shard_state(ShardState state);
     runtime::Task<Status> delete_shard(ShardId shard);
+    runtime::Task<Status> accept_loss(ShardId shard);
     runtime::Task<Status> create_generation(GenerationId id, GenerationId parent, bool make_head);
     runtime::Task<Status> delete_generation(GenerationId id);
     runtime::Task<Status> open_session(ShardId shard, uint64_t session);
@@ -60,7 +61,10 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] const Superblock& superblock() const { return superblock_; }
     [[nodiscard]] uint64_t incarnation() const { return root_.incarnation; }
     [[nodiscard]] bool failed() const { return failed_; }
+    // T7: after a loss, some blocks have several owners.
+    [[nodiscard]] bool doubly_owned() const { return root_.doubly_owned; }
     [[nodiscard]] std::vector<std::string>& warnings() { return warnings_; }
+    [[nodiscard]] const std::string& loss() const { return loss_; }
     [[nodiscard]] runtime::Disk& disk() { return *disk_; }
     [[nodiscard]] TableCache& cache() { return cache_; }
 
@@ -123,6 +127,7 @@ class Engine final : private LogWriter::Client {
     Checkpointer checkpointer_;
     Collector collector_;
     std::vector<std::string> warnings_;
+    std::string loss_;
     Counters counters_;
 
     bool failed_ = false;

@@ -52,6 +52,7 @@ Task<Status> Engine::read(const ReadRequest& request) {
     if (failed_) co_return fail(Errc::io_error);
     const Shard* shard = map_.find(request.shard);
     if (shard == nullptr) co_return fail(Errc::not_found);
+    if (shard->state.damaged) co_return fail(Errc::data_lost);
     PF_CO_TRY(check_range(*shard, request.block, request.count));
     const Generation* generation = map_.find_generation({request.shard, request.snap_seq});
     if (generation == nullptr || generation->deleted) co_return fail(Errc::not_found);
@@ -122,6 +123,7 @@ Task<Result<std::vector<BlockRun>>> Engine::block_states(GenerationId id, uint32
                                                          uint32_t count) {
     const Shard* shard = map_.find(id.shard);
     if (shard == nullptr) co_return fail(Errc::not_found);
+    if (shard->state.damaged) co_return fail(Errc::data_lost);
     if (block >= shard->state.blocks || count > shard->state.blocks - block) {
         co_return fail(Errc::out_of_range);
     }

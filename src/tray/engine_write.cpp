@@ -23,6 +23,7 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
     if (failed_) return fail(Errc::io_error);
     Shard* shard = map_.find(id);
     if (shard == nullptr) return fail(Errc::not_found);
+    if (shard->state.damaged) return fail(Errc::data_lost);
     PF_TRY(check_range(*shard, block, count));
     const bool data = kind == WriteKind::data;
     if (data && count > max_write_blocks) return fail(Errc::invalid_argument);

@@ -11,6 +11,7 @@ namespace pf::tray {
 
 namespace {
 
+constexpr uint16_t doubly_owned_flag = 1;  // of a root
 constexpr uint32_t min_log_blocks = 16;
 constexpr uint32_t min_data_blocks = 128;
 constexpr uint64_t min_auto_log_bytes = uint64_t{1} << 20;
@@ -108,6 +109,7 @@ void encode_root(const Root& root, uint32_t tag, MutableBytes block) {
     format.index = root.index;
     format.state = root.state;
     format.bitmap = root.bitmap;
+    format.flags = root.doubly_owned ? doubly_owned_flag : 0;
     format.crc = crc_of(format);
     store(block, format);
 }
@@ -122,7 +124,12 @@ Result<Root> decode_root(Bytes block, const Superblock& superblock) {
                     fmt::format("root: version {} is not supported", format.version));
     }
     if (format.tray_tag != superblock.tag()) return damaged("root", "tray_tag");
+    if ((format.flags & ~uint16_t{doubly_owned_flag}) != 0) {
+        return fail(Errc::unsupported_version,
+                    fmt::format("root: flags {:#x} are not supported", uint16_t{format.flags}));
+    }
     Root root;
+    root.doubly_owned = (format.flags & doubly_owned_flag) != 0;
     root.number = format.number;
     root.incarnation = format.incarnation;
     root.log_start = format.log_start;

@@ -76,8 +76,8 @@ static_assert(sizeof(BlockLink) == 8);
 struct RootFormat {
     uint32_t magic;
     uint16_t version;
-    uint16_t reserved0;
-    uint32_t crc;  // of the 512 bytes with this field zero
+    uint16_t flags;  // 1: some blocks are owned twice (T7)
+    uint32_t crc;    // of the 512 bytes with this field zero
     uint32_t tray_tag;
     uint64_t number;  // checkpoints since format; slot = number % 2
     uint64_t incarnation;
@@ -169,6 +169,9 @@ struct Root {
     BlockLink index{unmapped_address, 0};
     BlockLink state{unmapped_address, 0};
     BlockLink bitmap{unmapped_address, 0};
+    // T7: after a loss, tables may name the same block. It stays in use until all let go of it,
+    // which only a mount that reads all tables can know.
+    bool doubly_owned = false;
 };
 
 void encode_superblock(const Superblock& superblock, MutableBytes block);

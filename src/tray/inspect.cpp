@@ -54,8 +54,17 @@ Task<Result<LogReport>> Inspector::log(LogVisitor visit) {
     }
     report.last = end->last;
     report.confirmed = end->confirmed;
+    for (const LogReader::Lost& lost : end->lost) {
+        report.damage.push_back({fmt::format("log block {}", lost.sequence),
+                                 "it was durable and cannot be read: writes are lost"});
+    }
+    auto lost = end->lost.begin();
     std::vector<Record> records;
     for (uint64_t sequence = report.first; sequence <= report.last; ++sequence) {
+        if (lost != end->lost.end() && lost->sequence == sequence) {
+            ++lost;
+            continue;
+        }
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await reader.read(sequence));
         PF_CO_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, superblock_));
         records.clear();
@@ -74,6 +83,16 @@ Task<Result<LogReport>> Inspector::log(LogVisitor visit) {
     co_return report;
 }
 
+// T7: what the next mount will say, and what earlier ones have marked.
+void Inspector::add_loss(const Loss& loss, std::vector<Damage>& damage) const {
+    if (loss.any()) damage.push_back({"log", loss.message()});
+    for (const auto& [id, shard] : engine_->map().shards()) {
+        if (shard->deleted || !shard->state.damaged) continue;
+        damage.push_back({fmt::format("shard {}", id),
+                          "it may have lost writes; it answers no I/O until that is accepted"});
+    }
+}
+
 // Replays in memory; the tray itself stays as it is.
 Task<Status> Inspector::load(std::vector<Damage>& damage) {
     PF_CO_TRY_ASSIGN(SuperblockReport found, co_await superblocks());
@@ -84,7 +103,10 @@ Task<Status> Inspector::load(std::vector<Damage>& damage) {
     Replay replay(*engine_, Replay::Purpose::inspect);
     const Status done = co_await replay.run();
     if (replay.bitmap_damage()) damage.push_back({"bitmap", *replay.bitmap_damage()});
-    if (done) co_return Status{};
+    if (done) {
+        add_loss(replay.loss(), damage);
+        co_return Status{};
+    }
     if (done.error().code == Errc::io_error) co_return done;
     damage.push_back({"tray", done.error().message});
     co_return Status{};
@@ -160,7 +182,9 @@ Task<Status> Inspector::verify_tables(VerifyReport& report) {
                 for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
                     const Address address = version->table->entries[i].address;
                     if (!version->owns(i)) continue;
-                    if (!found.mark_used(address) || !map.mapped().is_set(address)) {
+                    const bool second_owner = !found.mark_used(address);
+                    if ((second_owner && !engine_->doubly_owned()) ||
+                        !map.mapped().is_set(address)) {
                         report.damage.push_back(
                             {"bitmap",
                              fmt::format("block {} is not marked, or has two owners", address)});
@@ -171,7 +195,8 @@ Task<Status> Inspector::verify_tables(VerifyReport& report) {
         }
     }
     const uint64_t used = found.capacity_blocks() - found.free_blocks();
-    if (complete && (used != map.mapped().count() || used != map.user_blocks())) {
+    const bool sum_fits = used == map.user_blocks() || engine_->doubly_owned();
+    if (complete && (used != map.mapped().count() || !sum_fits)) {
         report.damage.push_back(
             {"bitmap", fmt::format("{} blocks are marked and {} counted, but tables refer to {}",
                                    map.mapped().count(), map.user_blocks(), used)});

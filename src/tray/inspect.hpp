@@ -17,6 +17,7 @@ namespace pf::tray {
 
 class Engine;
 struct ChunkVersion;
+class Loss;
 
 struct Damage {
     std::string where;  // "root slot 1", "block 812 of shard 1 chunk 3 generation 2"
@@ -79,6 +80,7 @@ class Inspector {
 
   private:
     [[nodiscard]] runtime::Task<Status> load(std::vector<Damage>& damage);
+    void add_loss(const Loss& loss, std::vector<Damage>& damage) const;
     [[nodiscard]] runtime::Task<Status> verify_tables(VerifyReport& report);
     [[nodiscard]] runtime::Task<bool> load_owned(ChunkVersion& version, VerifyReport& report);
     [[nodiscard]] runtime::Task<void> verify_blocks(const ChunkVersion& version,

@@ -90,7 +90,11 @@ Result<Record> decode_shard(Bytes bytes, RecordType type) {
     record.state.writer_token = format.writer_token;
     record.state.snap_seq = format.snap_seq;
     record.parent = {format.parent_shard, format.parent_snap_seq};
-    if (type == RecordType::delete_shard) return Record(record);
+    if (type == RecordType::delete_shard || type == RecordType::accept_loss) return Record(record);
+    if (format.header.kind > (type == RecordType::create_shard ? 1 : 0)) {
+        return damaged("shard record", "kind");
+    }
+    record.state.damaged = format.header.kind == 1;
     if (format.blocks == 0 || format.blocks > max_shard_blocks) {
         return damaged("shard record", "blocks");
     }
@@ -128,6 +132,26 @@ Result<Record> decode_session(Bytes bytes, RecordType type) {
 
 }  // namespace
 
+ShardFilter ShardFilter::of(Bytes records) {
+    // Every record names its shard in the same place.
+    constexpr size_t shard_at = 8;
+    static_assert(offsetof(WriteRecordFormat, shard) == shard_at);
+    static_assert(offsetof(CommitRecordFormat, shard) == shard_at);
+    static_assert(offsetof(ShardRecordFormat, shard) == shard_at);
+    static_assert(offsetof(GenerationRecordFormat, shard) == shard_at);
+    static_assert(offsetof(SessionRecordFormat, shard) == shard_at);
+    ShardFilter filter;
+    while (!records.empty()) {
+        const auto header = load<RecordHeaderFormat>(records);
+        PF_ASSERT(header.bytes > shard_at && header.bytes <= records.size());
+        if (static_cast<RecordType>(header.type) != RecordType::commit) {
+            filter.add(load<uint64_t>(records, shard_at));
+        }
+        records = records.subspan(header.bytes);
+    }
+    return filter;
+}
+
 uint32_t seal_log_block(LogHeader header, uint32_t tag, uint32_t used_bytes, MutableBytes block) {
     PF_ASSERT(block.size() == block_bytes && used_bytes <= log_payload_bytes);
     LogHeaderFormat format{};
@@ -141,6 +165,7 @@ uint32_t seal_log_block(LogHeader header, uint32_t tag, uint32_t used_bytes, Mut
     format.log_durable = header.log_durable;
     format.data_confirmed = header.data_confirmed;
     format.root_number = header.root_number;
+    format.previous_shards = header.previous_shards.bits();
     store(block, format);
     std::ranges::fill(block.subspan(sizeof(format) + used_bytes), std::byte{0});
     format.crc = crc32c(block);
@@ -171,6 +196,7 @@ Result<LogBlock> decode_log_block(Bytes block, const Superblock& superblock) {
     result.header.log_durable = format.log_durable;
     result.header.data_confirmed = format.data_confirmed;
     result.header.root_number = format.root_number;
+    result.header.previous_shards = ShardFilter(format.previous_shards);
     result.records = block.subspan(sizeof(format), format.used_bytes);
     return result;
 }
@@ -213,7 +239,8 @@ uint32_t encode_record(const CommitRecord& record, MutableBytes to) {
 
 uint32_t encode_record(const ShardRecord& record, MutableBytes to) {
     ShardRecordFormat format{};
-    format.header = header_of(record.type, sizeof(format));
+    const bool damaged = record.type == RecordType::create_shard && record.state.damaged;
+    format.header = header_of(record.type, sizeof(format), damaged ? 1 : 0);
     format.blocks = record.state.blocks;
     format.shard = record.state.shard;
     format.replica = record.state.replica.bytes;
@@ -265,6 +292,7 @@ Result<Record> take_record(Bytes& records, const Superblock& superblock) {
         case RecordType::create_shard:
         case RecordType::set_shard:
         case RecordType::delete_shard:
+        case RecordType::accept_loss:
             return decode_shard(bytes, type);
         case RecordType::create_generation:
         case RecordType::delete_generation:

@@ -21,11 +21,11 @@ struct LogHeaderFormat {
     uint32_t tray_tag;
     uint32_t reserved0;
     uint64_t incarnation;
-    uint64_t sequence;        // slot in the ring = sequence % log_blocks
-    uint64_t log_durable;     // every log block up to here was durable when this was built
-    uint64_t data_confirmed;  // and the data of all records up to here (T6)
-    uint64_t root_number;     // the durable root when this was built (T9)
-    std::array<uint8_t, 8> reserved;
+    uint64_t sequence;         // slot in the ring = sequence % log_blocks
+    uint64_t log_durable;      // every log block up to here was durable when this was built
+    uint64_t data_confirmed;   // and the data of all records up to here (T6)
+    uint64_t root_number;      // the durable root when this was built (T9)
+    uint64_t previous_shards;  // ShardFilter of the predecessor's records (T7)
 };
 static_assert(sizeof(LogHeaderFormat) == 72);
 inline constexpr uint32_t log_payload_bytes = block_bytes - sizeof(LogHeaderFormat);
@@ -41,11 +41,13 @@ enum class RecordType : uint8_t {
     open_session = 8,
     close_session = 9,
     void_request = 10,
+    accept_loss = 11,  // of a damaged shard (T7)
 };
 
 struct RecordHeaderFormat {
     uint8_t type;
-    uint8_t kind;    // WriteKind of a write; 1 = make_head of create_generation
+    uint8_t
+        kind;  // WriteKind of a write; 1: make_head of create_generation, damaged of create_shard
     uint16_t bytes;  // whole record, a multiple of 4
 };
 
@@ -79,7 +81,8 @@ struct CommitRecordFormat {
 };
 static_assert(sizeof(CommitRecordFormat) == 24);
 
-struct ShardRecordFormat {  // create_shard, set_shard, delete_shard (only `shard` counts)
+// create_shard, set_shard; delete_shard and accept_loss, of which only `shard` counts.
+struct ShardRecordFormat {
     RecordHeaderFormat header;
     uint32_t blocks;
     uint64_t shard;
@@ -121,6 +124,30 @@ static_assert(max_write_record_bytes <= log_payload_bytes, "a record fits in one
 
 using Extent = ExtentFormat;
 
+// The shards that the records of a log block are about, or more, in 63 bits: when a block is lost,
+// its successor still tells which shards lost nothing (T7). Commit marks do not count: without one,
+// a record is only not known committed.
+class ShardFilter {
+  public:
+    // The top bit says that the rest was filled in: zeros from before this field mean "unknown".
+    explicit ShardFilter(uint64_t bits = known)
+        : bits_((bits & known) != 0 ? bits : ~uint64_t{0}) {}
+    [[nodiscard]] static ShardFilter everything() { return ShardFilter(0); }
+    [[nodiscard]] static ShardFilter of(Bytes records);  // as a log block holds them
+
+    void add(ShardId shard) { bits_ |= bit_of(shard); }
+    [[nodiscard]] bool may_hold(ShardId shard) const { return (bits_ & bit_of(shard)) != 0; }
+    [[nodiscard]] uint64_t bits() const { return bits_; }
+
+  private:
+    static constexpr uint64_t known = uint64_t{1} << 63;
+    [[nodiscard]] static uint64_t bit_of(ShardId shard) {
+        constexpr uint64_t multiplier = 0x9e3779b97f4a7c15;
+        return uint64_t{1} << (shard * multiplier >> 32) % 63;
+    }
+    uint64_t bits_;
+};
+
 struct LogHeader {
     uint32_t crc = 0;
     uint32_t previous_crc = 0;
@@ -129,6 +156,7 @@ struct LogHeader {
     uint64_t log_durable = 0;
     uint64_t data_confirmed = 0;
     uint64_t root_number = 0;
+    ShardFilter previous_shards;
 };
 
 struct LogBlock {

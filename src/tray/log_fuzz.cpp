@@ -15,10 +15,17 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     (void)decode_log_block(input, superblock);
     Bytes records = input;
     while (!records.empty()) {
+        const Bytes before = records;
         const auto record = take_record(records, superblock);
         if (!record) break;
+        // T7: the filter of a block holds the shards of its records.
+        const ShardFilter filter = ShardFilter::of(before.first(before.size() - records.size()));
+        if (const auto* shard = std::get_if<ShardRecord>(&*record)) {
+            PF_ASSERT(filter.may_hold(shard->state.shard));
+        }
         const auto* write = std::get_if<WriteRecord>(&*record);
         if (write == nullptr) continue;
+        PF_ASSERT(filter.may_hold(write->shard));
         PF_ASSERT(write->block % blocks_per_chunk + write->count <= blocks_per_chunk);
         uint32_t covered = 0;
         for (const Extent& extent : write->extents) {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/planted.hpp"
 #include "tray/log_writer.hpp"
@@ -29,19 +30,24 @@ Task<Result<Bytes>> LogReader::read(uint64_t sequence) {
 }
 
 Task<Result<LogReader::End>> LogReader::find_end(Root root) {
-    End end{root.log_start - 1, root.log_previous, root.log_start - 1};
+    End end{root.log_start - 1, root.log_previous, root.log_start - 1, {}};
     const bool follow = !planted("chain_not_checked");
+    uint64_t looked_twice_at = 0;
     while (end.last + 1 - root.log_start < superblock_.log_blocks) {
         const uint64_t expected = end.last + 1;
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(expected));
         const Result<LogBlock> block = decode_log_block(bytes, superblock_);
-        if (!block || block->header.sequence != expected) break;
-        const LogHeader& header = block->header;
-        if (follow &&
-            (header.incarnation != root.incarnation || header.previous_crc != end.last_crc)) {
-            break;
+        const bool next = block && block->header.sequence == expected &&
+                          (!follow || (block->header.incarnation == root.incarnation &&
+                                       block->header.previous_crc == end.last_crc));
+        if (!next) {
+            // One read that went astray must not look like the end of the log.
+            if (std::exchange(looked_twice_at, expected) == expected) break;
+            slots_ = 0;
+            continue;
         }
-        PF_CO_TRY(check_beyond(root, expected + 1, expected, bytes));
+        const LogHeader& header = block->header;
+        PF_CO_TRY(check_root(root, expected, bytes));
         end.last = expected;
         end.last_crc = header.crc;
         end.confirmed = std::max(end.confirmed, std::min(header.data_confirmed, expected));
@@ -49,38 +55,51 @@ Task<Result<LogReader::End>> LogReader::find_end(Root root) {
     // T6: everything that could have been in flight behind the end is looked at.
     const uint64_t expected = end.last + 1;
     const uint64_t window = 2 * uint64_t{LogWriter::window_blocks(superblock_.log_blocks)} + 2;
+    bool damaged = false;
     for (uint64_t sequence = expected; sequence < expected + window; ++sequence) {
         if (sequence - root.log_start >= superblock_.log_blocks) break;
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(sequence));
-        PF_CO_TRY(check_beyond(root, expected, sequence, bytes));
+        PF_CO_TRY(check_root(root, sequence, bytes));
+        damaged = damaged || is_durable(root, expected, sequence, bytes);
     }
+    if (damaged) co_return co_await survey(root);
     co_return end;
 }
 
-// What a block at `sequence` says against a log that ends before `expected`.
-Status LogReader::check_beyond(const Root& root, uint64_t expected, uint64_t sequence,
-                               Bytes bytes) const {
+// T9: a block at `sequence` that is newer than the root.
+Status LogReader::check_root(const Root& root, uint64_t sequence, Bytes bytes) const {
     const Result<LogBlock> block = decode_log_block(bytes, superblock_);
     if (!block) return {};
     const LogHeader& header = block->header;
     const bool newer = header.incarnation > root.incarnation ||
                        (header.incarnation == root.incarnation &&
                         (header.root_number > root.number || header.sequence > sequence));
-    if (newer) {
-        return fail(Errc::corrupt,
-                    fmt::format("{}: the log is newer than the root: root {} of incarnation {}, "
-                                "log block {} of incarnation {} names root {}: a root write was "
-                                "lost or damaged",
-                                disk_.name(), root.number, root.incarnation, header.sequence,
-                                header.incarnation, header.root_number));
+    if (!newer) return {};
+    return fail(Errc::corrupt,
+                fmt::format("{}: the log is newer than the root: root {} of incarnation {}, "
+                            "log block {} of incarnation {} names root {}: a root write was "
+                            "lost or damaged",
+                            disk_.name(), root.number, root.incarnation, header.sequence,
+                            header.incarnation, header.root_number));
+}
+
+// T6: whether a block at `sequence` says that `expected`, behind which the log seems to end, was
+// durable.
+bool LogReader::is_durable(const Root& root, uint64_t expected, uint64_t sequence,
+                           Bytes bytes) const {
+    const Result<LogHeader> header = decode_own(root, sequence, bytes);
+    return header && header->log_durable >= expected;
+}
+
+// The header of the block `sequence` of the root's incarnation. An incarnation writes each sequence
+// once (T1, T2), so there is only one such block.
+Result<LogHeader> LogReader::decode_own(const Root& root, uint64_t sequence, Bytes bytes) const {
+    PF_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, superblock_));
+    const LogHeader& header = block.header;
+    if (header.incarnation != root.incarnation || header.sequence != sequence) {
+        return fail(Errc::not_found);
     }
-    if (header.incarnation != root.incarnation || header.sequence != sequence) return {};
-    if (header.log_durable >= expected) {
-        return fail(Errc::corrupt,
-                    fmt::format("{}: log block {} is damaged: block {} says that it was durable",
-                                disk_.name(), expected, sequence));
-    }
-    return {};
+    return header;
 }
 
 }  // namespace pf::tray

@@ -1,6 +1,8 @@
 // Reads the log and tells where it ends: used by the mount and by pfinspect.
 #pragma once
 
+#include <vector>
+
 #include "runtime/reactor.hpp"
 #include "tray/log_format.hpp"
 
@@ -11,13 +13,19 @@ class LogReader {
     LogReader(runtime::Disk& disk, const Superblock& superblock)
         : disk_(disk), superblock_(superblock) {}
 
+    // A block that was durable and cannot be read now (T6, T7), and the shards it was about.
+    struct Lost {
+        uint64_t sequence = 0;
+        ShardFilter shards;
+    };
     struct End {
         uint64_t last = 0;       // last block of the chain; log_start - 1 if there is none
         uint32_t last_crc = 0;   // what the next block would name as its predecessor's
         uint64_t confirmed = 0;  // data of all records up to here needs no check
+        std::vector<Lost> lost;  // in order; at most the ring
     };
-    // Follows the chain from the root (T2). corrupt: a block in the middle is damaged (T6), or the
-    // log is newer than the root (T9).
+    // Follows the chain from the root (T2), around blocks that are known to be missing from it.
+    // corrupt: the log is newer than the root (T9).
     [[nodiscard]] runtime::Task<Result<End>> find_end(Root root);
 
     // The raw block of a ring slot; valid until the next call.
@@ -26,8 +34,21 @@ class LogReader {
   private:
     static constexpr uint32_t read_ahead_blocks = 256;
 
-    [[nodiscard]] Status check_beyond(const Root& root, uint64_t expected, uint64_t sequence,
-                                      Bytes block) const;
+    // What all readable blocks of the root's incarnation say together.
+    struct Watermarks {
+        uint64_t durable = 0;
+        uint64_t confirmed = 0;
+    };
+
+    [[nodiscard]] Status check_root(const Root& root, uint64_t sequence, Bytes block) const;
+    [[nodiscard]] bool is_durable(const Root& root, uint64_t expected, uint64_t sequence,
+                                  Bytes block) const;
+    // The block itself, nothing read ahead.
+    [[nodiscard]] runtime::Task<Result<Bytes>> read_again(uint64_t sequence);
+    [[nodiscard]] runtime::Task<Result<End>> survey(Root root);  // log_survey.cpp
+    [[nodiscard]] runtime::Task<Result<Watermarks>> read_watermarks(Root root);
+    [[nodiscard]] Result<LogHeader> decode_own(const Root& root, uint64_t sequence,
+                                               Bytes block) const;
 
     runtime::Disk& disk_;
     const Superblock& superblock_;

@@ -180,6 +180,8 @@ void LogWriter::build_block() {
     header.data_confirmed = confirmed_;
     if (planted("confirmed_moves_too_early")) header.data_confirmed = next_;
     header.root_number = root_number_;
+    header.previous_shards = last_shards_;
+    last_shards_ = ShardFilter::of(room.first(used));
     into.carries_confirmed = header.data_confirmed;
     last_crc_ = seal_log_block(header, tag_, used, block);
 

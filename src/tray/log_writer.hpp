@@ -171,6 +171,7 @@ class LogWriter {
     uint64_t log_start_ = 0;
     uint64_t root_number_ = 0;
     uint32_t last_crc_ = 0;
+    ShardFilter last_shards_ = ShardFilter::everything();  // of the block before the next
     uint64_t blocks_written_ = 0;
     uint64_t flushes_ = 0;
 

@@ -29,6 +29,9 @@ Task<int32_t> Replay::run_batch(IoBatch& batch, runtime::Disk& disk) {
     co_return waiting.result;
 }
 
+Replay::Replay(Engine& engine, Purpose purpose)
+    : engine_(engine), purpose_(purpose), loss_(engine.map_) {}
+
 Task<Status> Replay::run() {
     co_await engine_.cache_.start();
     data_ = co_await runtime::Reactor::current().buffers().allocate(size_t{tables_per_batch} *
@@ -42,7 +45,11 @@ Task<Status> Replay::run() {
     if (!known) PF_CO_TRY(co_await find_owned_blocks());
     PF_CO_TRY(co_await load_head_tables());
     PF_CO_TRY(co_await load_owned_of_heads());
-    co_return co_await replay_log();
+    PF_CO_TRY(co_await replay_log());
+    loss_.finish();
+    engine_.loss_ = loss_.message();
+    engine_.root_.doubly_owned = engine_.allocator_.shared_blocks() > 0;
+    co_return Status{};
 }
 
 Status Replay::mark_metadata(Address address, const char* what) {
@@ -193,13 +200,34 @@ Status Replay::restore_entry(const DirectoryEntryFormat& entry, uint32_t page) {
     return {};
 }
 
+// A block that two tables name, after a loss only: one of them is out of date and finds another
+// CRC there. The block stays in use until both have let go of it (T7).
+Status Replay::take_owned(const ChunkVersion& version, Address address) {
+    if (engine_.allocator_.mark_used(address)) return {};
+    if (!engine_.root_.doubly_owned) {
+        const GenerationId& id = version.generation->id;
+        return fail(Errc::corrupt, fmt::format("{}: block {} is owned twice: by shard {} chunk {} "
+                                               "generation {} and another",
+                                               engine_.disk_->name(), address, id.shard,
+                                               version.chunk, id.snap_seq));
+    }
+    engine_.allocator_.share(address);
+    return {};
+}
+
 Task<Status> Replay::replay_log() {
     LogReader reader(*engine_.disk_, engine_.superblock_);
     PF_CO_TRY_ASSIGN(const LogReader::End end, co_await reader.find_end(engine_.root_));
     end_ = end.last;
     confirmed_ = end.confirmed;
     last_crc_ = end.last_crc;
+    auto lost = end.lost.begin();
     for (uint64_t sequence = engine_.root_.log_start; sequence <= end_; ++sequence) {
+        if (lost != end.lost.end() && lost->sequence == sequence) {
+            loss_.add(*lost++);
+            engine_.map_.mapped().allow_sharing();
+            continue;
+        }
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await reader.read(sequence));
         PF_CO_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, engine_.superblock_));
         PF_CO_TRY(co_await apply_block(block.records, sequence <= confirmed_));
@@ -211,17 +239,23 @@ Task<Status> Replay::apply_block(Bytes records, bool confirmed) {
     while (!records.empty()) {
         PF_CO_TRY_ASSIGN(const Record record, take_record(records, engine_.superblock_));
         ++engine_.counters_.replayed_records;
-        if (const auto* write = std::get_if<WriteRecord>(&record)) {
-            PF_CO_TRY(co_await apply_write(*write, confirmed));
-        } else if (const auto* commit = std::get_if<CommitRecord>(&record)) {
-            if (Shard* shard = engine_.map_.find_any(commit->shard)) {
-                shard->committed = std::max(shard->committed, commit->position);
-            }
-        } else {
-            PF_CO_TRY(apply_control(engine_.map_, record));
-        }
+        Status applied = co_await apply_record(record, confirmed);
+        if (!applied && !loss_.take_misfit(record, applied.error())) co_return applied;
     }
     co_return Status{};
+}
+
+Task<Status> Replay::apply_record(const Record& record, bool confirmed) {
+    if (const auto* write = std::get_if<WriteRecord>(&record)) {
+        co_return co_await apply_write(*write, confirmed);
+    }
+    if (const auto* commit = std::get_if<CommitRecord>(&record)) {
+        if (Shard* shard = engine_.map_.find_any(commit->shard)) {
+            shard->committed = std::max(shard->committed, commit->position);
+        }
+        co_return Status{};
+    }
+    co_return apply_control(engine_.map_, record);
 }
 
 Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
@@ -244,7 +278,9 @@ Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
     for (const Extent& extent : record.extents) {
         for (uint32_t i = 0; i < extent.count; ++i) {
             const bool was_free = allocator.mark_used(extent.start + i);
-            if (!was_free && good) {
+            if (!was_free && good && loss_.any()) {
+                allocator.share(extent.start + i);  // the record that let go of it is lost
+            } else if (!was_free && good) {
                 co_return fail(Errc::corrupt,
                                fmt::format("{}: log record of shard {} block {} names block {}, "
                                            "which is in use",

@@ -3,8 +3,9 @@
 // if the bitmap is damaged all of them are read, to make it again.
 //
 // T2: replay follows an unbroken chain only. T6: a block that is missing from the chain although a
-// later block says it was durable is corruption, not the end. T1: what is found here becomes
-// durable with the checkpoint that the mount makes before it serves.
+// later block says it was durable is corruption, not the end; T7: it costs the shards that it may
+// have been about (loss.hpp). T1: what is found here becomes durable with the checkpoint that the
+// mount makes before it serves.
 #pragma once
 
 #include <optional>
@@ -14,6 +15,7 @@
 #include "runtime/reactor.hpp"
 #include "tray/engine.hpp"
 #include "tray/log_reader.hpp"
+#include "tray/loss.hpp"
 #include "tray/root_reader.hpp"
 #include "tray/state_format.hpp"
 
@@ -23,13 +25,14 @@ class Replay {
   public:
     static constexpr uint32_t tables_per_batch = 64;
     enum class Purpose : uint8_t { mount, inspect };  // an inspection writes nothing
-    Replay(Engine& engine, Purpose purpose) : engine_(engine), purpose_(purpose) {}
+    Replay(Engine& engine, Purpose purpose);
 
     runtime::Task<Status> run();
     [[nodiscard]] uint64_t next_sequence() const { return end_ + 1; }
     [[nodiscard]] uint32_t last_crc() const { return last_crc_; }
     // What is wrong with the bitmap that was made again, if it was.
     [[nodiscard]] const std::optional<std::string>& bitmap_damage() const { return bitmap_damage_; }
+    [[nodiscard]] const Loss& loss() const { return loss_; }
 
   private:
     runtime::Task<Status> load_directory();
@@ -43,15 +46,18 @@ class Replay {
     runtime::Task<Status> read_bitmap(std::vector<Address>& own, size_t& chain);
     runtime::Task<Status> read_bitmap_pages(const std::vector<BlockLink>& pages,
                                             std::vector<Address>& own);
-    // Makes bitmap, allocator and sums again from the tables of all generations.
+    // Makes bitmap, allocator and sums again from the tables of all generations, whatever they are
+    // (T7).
     runtime::Task<Status> find_owned_blocks();
     Status claim_blocks(ChunkVersion& version);
+    Status take_owned(const ChunkVersion& version, Address address);
     runtime::Task<Status> load_head_tables();
     runtime::Task<Status> load_owned_of_heads();
     runtime::Task<Status> load_batch(std::vector<ChunkVersion*>& tables);
     Status mark_metadata(Address address, const char* what);
     runtime::Task<Status> replay_log();
     runtime::Task<Status> apply_block(Bytes records, bool confirmed);
+    runtime::Task<Status> apply_record(const Record& record, bool confirmed);
     runtime::Task<Status> apply_write(WriteRecord record, bool confirmed);
     runtime::Task<Status> load_for_write(Generation& generation, uint32_t chunk);
     runtime::Task<Result<bool>> data_matches(WriteRecord record);
@@ -63,6 +69,7 @@ class Replay {
     uint64_t end_ = 0;  // last log block of the chain
     uint64_t confirmed_ = 0;
     uint32_t last_crc_ = 0;
+    Loss loss_;
     runtime::Buffer data_;
 };
 

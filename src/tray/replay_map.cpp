@@ -67,6 +67,12 @@ Task<Status> Replay::read_bitmap_pages(const std::vector<BlockLink>& pages,
 Task<Result<bool>> Replay::load_bitmap() {
     Map& map = engine_.map_;
     Allocator& allocator = engine_.allocator_;
+    if (engine_.root_.doubly_owned) {
+        // T7: how many own a block is known from all tables only.
+        map.mapped().reset();
+        map.mapped().allow_sharing();
+        co_return false;
+    }
     std::vector<Address> own;
     size_t chain = 0;
     Status good = co_await read_bitmap(own, chain);
@@ -119,13 +125,7 @@ Status Replay::claim_blocks(ChunkVersion& version) {
     for (uint32_t i = 0; i < blocks_per_chunk; ++i) {
         if (!version.owns(i)) continue;
         const Address address = version.table->entries[i].address;
-        if (!engine_.allocator_.mark_used(address)) {
-            const GenerationId id = version.generation->id;
-            return fail(Errc::corrupt, fmt::format("{}: block {} is owned twice: by shard {} chunk "
-                                                   "{} generation {} and another",
-                                                   engine_.disk_->name(), address, id.shard,
-                                                   version.chunk, id.snap_seq));
-        }
+        PF_TRY(take_owned(version, address));
         engine_.map_.mapped().set(address);
         ++owned;
     }

@@ -10,6 +10,7 @@ constexpr uint16_t shard_type = 1;
 constexpr uint16_t generation_type = 2;
 constexpr uint16_t session_type = 3;
 constexpr uint32_t deleted_flag = 1;
+constexpr uint32_t damaged_flag = 2;
 
 std::unexpected<Error> damaged(std::string_view field) {
     return fail(Errc::corrupt, fmt::format("state record: bad {}", field));
@@ -21,6 +22,7 @@ Result<StateRecord> decode_shard(Bytes bytes) {
     if (format.shard == 0) return damaged("shard");
     if (format.blocks == 0 || format.blocks > max_shard_blocks) return damaged("blocks");
     if (format.snap_seq > format.highest_snap_seq) return damaged("snap_seq");
+    if ((format.header.flags & ~(deleted_flag | damaged_flag)) != 0) return damaged("flags");
     ShardStateRecord record;
     record.state.shard = format.shard;
     record.state.replica.bytes = format.replica;
@@ -28,6 +30,7 @@ Result<StateRecord> decode_shard(Bytes bytes) {
     record.state.epoch = format.epoch;
     record.state.writer_token = format.writer_token;
     record.state.snap_seq = format.snap_seq;
+    record.state.damaged = (format.header.flags & damaged_flag) != 0;
     record.highest_snap_seq = format.highest_snap_seq;
     record.last = {format.last_epoch, format.last_sequence};
     record.committed = {format.committed_epoch, format.committed_sequence};
@@ -76,7 +79,9 @@ void StateEncoder::append(const Format& format) {
 
 void StateEncoder::add(const ShardStateRecord& record) {
     ShardStateFormat format{};
-    format.header = {shard_type, sizeof(format), record.deleted ? deleted_flag : 0};
+    const uint32_t flags =
+        (record.deleted ? deleted_flag : 0) | (record.state.damaged ? damaged_flag : 0);
+    format.header = {shard_type, sizeof(format), flags};
     format.shard = record.state.shard;
     format.replica = record.state.replica.bytes;
     format.writer_token = record.state.writer_token;

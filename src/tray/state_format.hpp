@@ -15,7 +15,7 @@ namespace pf::tray {
 struct StateHeaderFormat {
     uint16_t type;  // 1 shard, 2 generation, 3 session
     uint16_t bytes;
-    uint32_t flags;  // 1: deleted
+    uint32_t flags;  // 1: deleted; of a shard, 2: damaged (T7)
 };
 struct ShardStateFormat {
     StateHeaderFormat header;

@@ -77,6 +77,9 @@ Task<Status> Tray::set_shard_state(ShardState state) {
 Task<Status> Tray::delete_shard(ShardId shard) {
     return engine_->delete_shard(shard);
 }
+Task<Status> Tray::accept_loss(ShardId shard) {
+    return engine_->accept_loss(shard);
+}
 Result<ShardState> Tray::shard_state(ShardId id) const {
     const Shard* shard = std::as_const(*engine_).map().find(id);
     if (shard == nullptr) return fail(Errc::not_found);
@@ -157,6 +160,9 @@ bool Tray::failed() const {
 }
 const std::vector<std::string>& Tray::warnings() const {
     return engine_->warnings();
+}
+const std::string& Tray::loss() const {
+    return engine_->loss();
 }
 const std::string& Tray::disk_name() const {
     return engine_->disk().name();

@@ -65,8 +65,10 @@ class Tray {
     [[nodiscard]] static runtime::Task<Status> format(runtime::Disk& disk, FormatOptions options);
 
     // Recovers and opens for use (T1, T4, T6). A damaged superblock copy is used around and
-    // reported in `warnings()`. Errors: not_found (no tray here), conflict (other cluster), corrupt
-    // (both superblocks, the root, or the middle of the log), unsupported_version (named).
+    // reported in `warnings()`; log blocks that were durable and are gone in `loss()`, and the
+    // shards that may have lost writes are `damaged` from then on (T7). Errors: not_found (none),
+    // conflict (other cluster), corrupt (both superblocks, the root, state, directory or a table),
+    // unsupported_version (named).
     [[nodiscard]] static runtime::Task<Result<std::unique_ptr<Tray>>> mount(
         std::unique_ptr<runtime::Disk> disk, MountOptions options);
     ~Tray();
@@ -78,7 +80,7 @@ class Tray {
     // --- data path ---
 
     // Errors: not_found (shard), out_of_range, stale generation (invalid_argument), no_space,
-    // resource_exhausted (directory entries, T11), io_error.
+    // resource_exhausted (directory entries, T11), data_lost (a damaged shard), io_error.
     [[nodiscard]] Result<Reservation> reserve(ShardId shard, SnapSeq snap_seq, uint32_t block,
                                               uint32_t count, WriteKind kind);
     // `reservation` is what reserve() gave for the same range. Fails only if the tray fails, or
@@ -90,7 +92,8 @@ class Tray {
     void commit(Ticket ticket);
 
     // Verified data of a generation: nearest self-or-ancestor table (S1). Holds its blocks while
-    // reading. Errors: not_found, out_of_range, corrupt (a block or the table), io_error.
+    // reading. Errors: not_found, out_of_range, corrupt (a block or the table), data_lost,
+    // io_error.
     [[nodiscard]] runtime::Task<Status> read(const ReadRequest& request);
     // Which blocks of [block, block + count) are holes, zeros or data; runs are merged. count <=
     // 2^24.
@@ -105,6 +108,9 @@ class Tray {
     [[nodiscard]] runtime::Task<Status> set_shard_state(ShardState state);
     // Blocks are freed in the background; the shard is gone at once and stays gone after a crash.
     [[nodiscard]] runtime::Task<Status> delete_shard(ShardId shard);
+    // T7: a damaged shard serves what is left of it from now on. Nothing to do for one that is not
+    // damaged.
+    [[nodiscard]] runtime::Task<Status> accept_loss(ShardId shard);
     [[nodiscard]] Result<ShardState> shard_state(ShardId shard) const;
     [[nodiscard]] std::vector<ShardState> shards() const;
     // Highest position durable here.
@@ -142,6 +148,8 @@ class Tray {
     [[nodiscard]] uint64_t incarnation() const;  // grows with every mount (R16)
     [[nodiscard]] bool failed() const;
     [[nodiscard]] const std::vector<std::string>& warnings() const;
+    // T7: what this mount found gone from the log; empty if nothing was.
+    [[nodiscard]] const std::string& loss() const;
     [[nodiscard]] const std::string& disk_name() const;
     [[nodiscard]] bool volatile_cache() const;  // the disk's, as detected or as the operator said
 

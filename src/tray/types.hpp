@@ -88,6 +88,9 @@ struct ShardState {
     uint32_t epoch = 0;         // highest epoch this replica has answered in (R1)
     uint64_t writer_token = 0;  // R11
     SnapSeq snap_seq = 0;       // the head generation
+    // T7: it may have lost writes; no I/O until accept_loss(). Set by the mount that found the
+    // loss, or at creation; set_shard_state() leaves it as it is.
+    bool damaged = false;
 };
 
 // Answer to "was this request applied?" (R8).

@@ -57,7 +57,7 @@ Status check_opcode(Opcode opcode, std::string_view what) {
 }
 
 Status check_status(uint16_t status, std::string_view what) {
-    if (status <= static_cast<uint16_t>(Errc::never_applied)) return {};
+    if (status <= static_cast<uint16_t>(Errc::data_lost)) return {};
     return refuse(Errc::protocol, what, "status", status, "0 to 26");
 }
 

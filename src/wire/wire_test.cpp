@@ -100,7 +100,7 @@ TEST(Wire, RandomCompletionsComeBackAsTheyWere) {
     EXPECT_TRUE(rc::check([] {
         Completion c;
         c.opcode = static_cast<Opcode>(*rc::gen::inRange(1, 13));
-        c.status = static_cast<uint16_t>(*rc::gen::inRange(0, 27));
+        c.status = static_cast<uint16_t>(*rc::gen::inRange(0, 28));
         c.command_id = *rc::gen::arbitrary<uint32_t>();
         c.length = *rc::gen::inRange<uint32_t>(0, max_data_bytes + 1);
         c.payload_length = payload_bytes(*rc::gen::inRange<uint64_t>(0, block_bytes), c.length);
@@ -224,7 +224,7 @@ TEST(Wire, BadHellosAreRefusedByField) {
 
 TEST(Wire, BadRepliesAreRefusedByField) {
     Completion c;
-    c.status = 27;
+    c.status = 28;
     expect_refused(c, Errc::protocol, "status");
     c = {};
     c.length = max_data_bytes + 1;

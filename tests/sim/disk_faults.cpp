@@ -1,8 +1,10 @@
 // Disks that lie. A tray runs random operations while its disk loses writes, puts them elsewhere,
 // reads from elsewhere or rots; afterwards every block of every generation either reads as the
 // model says or fails with an error. Wrong bytes, a wrong hole or a generation that comes back are
-// failures. What a lost or misdirected write, or rot, leaves of the bitmap or of a table is made on
-// purpose, too: the inspector has to find it every time, and the mount has to report the bitmap.
+// failures. Half of the runs have two shards: a loss in the log (T7) may cost one and not the
+// other, which then has to be right. What a lost or misdirected write, or rot, leaves of the bitmap
+// or of a table is made on purpose, too: the inspector has to find it every time, and the mount has
+// to report the bitmap.
 //
 // After the faults an honest write and an idle time follow, so that nothing is left in the
 // unconfirmed tail, the one window in which a lie of a single disk cannot be seen
@@ -17,6 +19,7 @@
 
 #include "base/crc32c.hpp"
 #include "runtime/sim/simulation.hpp"
+#include "tray/format.hpp"
 #include "tray/inspect.hpp"
 #include "tray/on_disk_test.hpp"
 #include "tray_check.hpp"
@@ -37,12 +40,14 @@ enum class Lie : uint8_t {
     bit_rot,
     lost_root,
     damaged_bitmap,
-    damaged_table
+    damaged_table,
+    lost_log_write,
+    rot_in_log
 };
-constexpr size_t lies = 7;
+constexpr size_t lies = 9;
 constexpr std::array<const char*, lies> lie_names = {
-    "lost write",      "misdirected write", "misdirected read", "bit rot",
-    "lost root write", "damaged bitmap",    "damaged table"};
+    "lost write",     "misdirected write", "misdirected read", "bit rot",       "lost root write",
+    "damaged bitmap", "damaged table",     "lost log write",   "rot in the log"};
 
 struct Tally {
     uint64_t runs = 0;
@@ -50,6 +55,7 @@ struct Tally {
     uint64_t refused_mounts = 0;
     uint64_t failed_blocks = 0;
     uint64_t warned_mounts = 0;
+    uint64_t lost_blocks = 0;  // of shards that a loss was found for
     uint64_t good_blocks = 0;
 };
 
@@ -59,7 +65,7 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
     options.seed = seed;
     options.first_tag = first_tag;
     options.workers = static_cast<uint32_t>(rng.between(1, 4));
-    options.shards = 1;
+    options.shards = 1 + seed / lies % 2;
     options.shard_blocks = static_cast<uint32_t>(rng.between(64, 700));
     options.operations = static_cast<uint32_t>(rng.between(20, 80));
     return options;
@@ -68,7 +74,8 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
 // Errors that say "the medium is not what it should be"; anything else from a damaged disk is a
 // failure.
 bool is_detection(const Error& error) {
-    return error.code == Errc::corrupt || error.code == Errc::io_error;
+    return error.code == Errc::corrupt || error.code == Errc::io_error ||
+           error.code == Errc::data_lost;
 }
 
 Task<std::string> work(Process& process, TrayModel& model, uint64_t seed, bool format,
@@ -100,7 +107,8 @@ Task<std::string> check_block(tray::Tray& tray, tray::ShardId shard, tray::SnapS
     request.crcs = {&crc, 1};
     Status done = co_await tray.read(request);
     if (!done) {
-        ++tally.failed_blocks;
+        const bool lost = done.error().code == Errc::data_lost;
+        ++(lost ? tally.lost_blocks : tally.failed_blocks);
         if (is_detection(done.error())) co_return std::string();
         co_return done.error().text();
     }
@@ -178,6 +186,13 @@ DiskFault make_fault(Lie lie, Rng& rng) {
         case Lie::bit_rot:
         case Lie::damaged_bitmap:
         case Lie::damaged_table:
+        case Lie::rot_in_log:
+            break;
+        case Lie::lost_log_write:
+            fault.kind = FaultKind::lost_write;
+            fault.offset = uint64_t{tray::log_start_address} * block_bytes;
+            fault.length = machine_log_bytes;
+            fault.count = 1 + rng.below(2);
             break;
         case Lie::lost_root:
             fault.kind = FaultKind::lost_write;
@@ -246,16 +261,19 @@ std::string run_seed(uint64_t seed, std::array<Tally, lies>& tallies) {
     machine.restart();
 
     const bool damages = lie == Lie::damaged_bitmap || lie == Lie::damaged_table;
-    if (lie != Lie::bit_rot && lie != Lie::misdirected_read && !damages)
+    const bool rots = lie == Lie::bit_rot || lie == Lie::rot_in_log;
+    if (!rots && lie != Lie::misdirected_read && !damages)
         machine.disk().inject(make_fault(lie, rng));
     wrong = run(work(machine.process(), model, seed + 1, false, Tag{1} << 32, true),
                 "work on the lying disk");
     if (!wrong.empty()) return wrong;
     machine.disk().clear_faults();
-    if (lie == Lie::bit_rot) {
-        for (uint64_t flips = 1 + rng.below(8); flips > 0; --flips, ++tally.injected) {
-            machine.disk().flip_bit(rng.below(machine_disk_bytes),
-                                    static_cast<unsigned>(rng.below(8)));
+    if (rots) {
+        const bool in_log = lie == Lie::rot_in_log;
+        const uint64_t begin = in_log ? uint64_t{tray::log_start_address} * block_bytes : 0;
+        const uint64_t length = in_log ? machine_log_bytes : machine_disk_bytes;
+        for (uint64_t flips = 1 + rng.below(in_log ? 2 : 8); flips > 0; --flips, ++tally.injected) {
+            machine.disk().flip_bit(begin + rng.below(length), static_cast<unsigned>(rng.below(8)));
         }
     }
     if (rng.below(2) == 0)
@@ -289,14 +307,16 @@ int run(uint64_t runs, uint64_t first, bool one) {
             return 1;
         }
     }
-    fmt::print("{:18} {:>6} {:>9} {:>15} {:>9} {:>14} {:>12}\n", "lie", "runs", "injected",
-               "mounts refused", "warnings", "blocks refused", "blocks right");
+    fmt::print("{:18} {:>6} {:>9} {:>15} {:>9} {:>14} {:>12} {:>12}\n", "lie", "runs", "injected",
+               "mounts refused", "warnings", "blocks refused", "blocks lost", "blocks right");
     bool effective = true;
     for (size_t i = 0; i < lies; ++i) {
         const Tally& t = tallies[i];
-        fmt::print("{:18} {:>6} {:>9} {:>15} {:>9} {:>14} {:>12}\n", lie_names[i], t.runs,
-                   t.injected, t.refused_mounts, t.warned_mounts, t.failed_blocks, t.good_blocks);
-        const uint64_t detected = t.refused_mounts + t.failed_blocks + t.warned_mounts;
+        fmt::print("{:18} {:>6} {:>9} {:>15} {:>9} {:>14} {:>12} {:>12}\n", lie_names[i], t.runs,
+                   t.injected, t.refused_mounts, t.warned_mounts, t.failed_blocks, t.lost_blocks,
+                   t.good_blocks);
+        const uint64_t detected =
+            t.refused_mounts + t.failed_blocks + t.warned_mounts + t.lost_blocks;
         effective = effective && t.injected > 0 && detected > 0;
     }
     if (!one && !effective) {

@@ -14,6 +14,16 @@ DiskModel disk_model(uint64_t bytes) {
     model.size_bytes = bytes;
     return model;
 }
+
+tray::ShardState new_shard(tray::ShardId id) {
+    tray::ShardState state;
+    state.shard = id;
+    state.replica = Uuid::from_random(5, 6);
+    state.blocks = TrayRig::shard_blocks;
+    state.epoch = 1;
+    state.snap_seq = 1;
+    return state;
+}
 }  // namespace
 
 TrayRig::TrayRig(uint64_t disk_bytes, uint64_t log_bytes)
@@ -37,13 +47,11 @@ Task<Status> TrayRig::mount(bool format) {
     options.cluster = cluster_uuid;
     PF_CO_TRY_ASSIGN(*tray_, co_await tray::Tray::mount(std::move(device), options));
     if (!format) co_return Status{};
-    tray::ShardState state;
-    state.shard = shard;
-    state.replica = Uuid::from_random(5, 6);
-    state.blocks = shard_blocks;
-    state.epoch = 1;
-    state.snap_seq = 1;
-    co_return co_await tray().create_shard(state);
+    co_return co_await tray().create_shard(new_shard(shard));
+}
+
+Status TrayRig::add_shard(tray::ShardId id) {
+    return run(tray().create_shard(new_shard(id)));
 }
 
 Status TrayRig::create() {
@@ -95,8 +103,8 @@ Task<Status> TrayRig::write_task(RigWrite write) {
         request.crcs = crcs;
     }
     PF_CO_TRY_ASSIGN(tray::Reservation room,
-                     tray().reserve(shard, head, write.block, write.count, write.kind));
-    request.shard = shard;
+                     tray().reserve(write.shard, head, write.block, write.count, write.kind));
+    request.shard = write.shard;
     request.snap_seq = head;
     request.position = {1, next_sequence_++};
     request.request = write.request;
@@ -142,9 +150,9 @@ Task<Status> read_block(tray::Tray& tray, tray::ShardId shard, tray::SnapSeq sna
 }  // namespace
 
 Result<Tag> TrayRig::read(uint32_t block, const std::vector<Tag>& candidates,
-                          tray::SnapSeq snap_seq) {
+                          tray::SnapSeq snap_seq, tray::ShardId shard_id) {
     uint32_t crc = 0;
-    PF_TRY(run(read_block(tray(), shard, snap_seq == 0 ? head : snap_seq, block, crc)));
+    PF_TRY(run(read_block(tray(), shard_id, snap_seq == 0 ? head : snap_seq, block, crc)));
     for (const Tag tag : candidates) {
         if (block_crc(tag) == crc) return tag;
     }

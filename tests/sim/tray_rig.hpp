@@ -21,6 +21,8 @@ struct Issued {
     [[nodiscard]] bool acked() const { return status && status->has_value(); }
 };
 
+inline constexpr tray::ShardId rig_shard = 7;
+
 struct RigWrite {
     uint32_t block = 0;
     uint32_t count = 1;
@@ -28,11 +30,12 @@ struct RigWrite {
     tray::WriteKind kind = tray::WriteKind::data;
     tray::RequestName request{};
     bool commit = true;
+    tray::ShardId shard = rig_shard;
 };
 
 class TrayRig {
   public:
-    static constexpr tray::ShardId shard = 7;
+    static constexpr tray::ShardId shard = rig_shard;
     static constexpr uint32_t shard_blocks = 4 * blocks_per_chunk;
 
     explicit TrayRig(uint64_t disk_bytes = uint64_t{6} << 20, uint64_t log_bytes = 64u << 10);
@@ -40,6 +43,8 @@ class TrayRig {
     // Formats and makes the shard; mounts what is on the disk.
     [[nodiscard]] Status create();
     [[nodiscard]] Status boot();
+    [[nodiscard]] Status add_shard(tray::ShardId id);
+    [[nodiscard]] bool damaged(tray::ShardId id) { return tray().shard_state(id)->damaged; }
     // SIGKILL, then the disk holds `medium`.
     void crash_to(runtime::sim::Medium medium);
     [[nodiscard]] Status reboot();  // SIGKILL and boot
@@ -48,7 +53,7 @@ class TrayRig {
     [[nodiscard]] std::shared_ptr<Issued> begin(const RigWrite& write);
     // The tag that the block holds, or the error. Anything unknown fails as `internal`.
     [[nodiscard]] Result<Tag> read(uint32_t block, const std::vector<Tag>& candidates,
-                                   tray::SnapSeq snap_seq = 0);
+                                   tray::SnapSeq snap_seq = 0, tray::ShardId shard_id = rig_shard);
     [[nodiscard]] Status run(runtime::Task<Status> task);
     void idle(runtime::Nanos duration = 100 * runtime::milliseconds) { sim.run_for(duration); }
 

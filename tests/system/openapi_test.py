@@ -143,6 +143,11 @@ def volumes(api):
     api.call("patch", one, 400, {"size_bytes": 4096}, name="renamed")
     api.call("patch", one, 400, {"size_bytes": 1 << 31, "name": "x"}, name="renamed")
     assert api.call("patch", one, 200, {"size_bytes": 1 << 31}, name="renamed")["size_bytes"] == 1 << 31
+    accept = "/v1/volumes/{name}/accept-loss"
+    assert "--force" in api.call("post", accept, 409, name="renamed")["message"]
+    assert api.call("post", accept, 200, name="renamed", query="?force=true") == {"accepted_shards": 0}
+    api.call("post", accept, 404, name="none", query="?force=true")
+    api.call("post", accept, 400, name="renamed", query="?force=1")
     api.call("delete", one, 400, name="renamed", query="?force=1")
     assert api.call("delete", one, 200, name="renamed")["space_freed"] is True
     api.call("delete", one, 404, name="renamed")
@@ -157,7 +162,13 @@ def stores_and_trays(api, folder):
     api.call("get", "/v1/stores/{id}", 404, id=4000000000)
     api.call("get", "/v1/stores/{id}", 400, id="x")
     added = api.call("post", "/v1/trays", 201,
-                     {"path": f"{folder}/more.img", "create_bytes": 1 << 30})
+                     {"path": f"{folder}/more.img", "create_bytes": 1 << 30, "write_cache": "none"})
+    assert added["volatile_cache"] is False
+    api.call("post", "/v1/trays", 400, {"path": f"{folder}/x.img", "create_bytes": 1 << 30, "write_cache": "fast"})
+    accept = "/v1/trays/{uuid}/accept-loss"
+    api.call("post", accept, 409, uuid=added["uuid"])
+    assert api.call("post", accept, 200, uuid=added["uuid"], query="?force=true") == {"accepted_shards": 0}
+    api.call("post", accept, 404, uuid=stores[0]["uuid"], query="?force=true")
     api.call("post", "/v1/trays", 400, {"path": "relative"})
     response, _ = api.send("POST", "/v1/trays", {"path": f"{folder}/absent/x.img"})
     assert response.status >= 400

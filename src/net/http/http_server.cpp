@@ -228,6 +228,7 @@ constexpr Mapping mappings[] = {
     {Errc::no_space, 507, "no_space"},
     {Errc::io_error, 500, "io_error"},
     {Errc::corrupt, 500, "corrupt"},
+    {Errc::data_lost, 500, "data_lost"},
     {Errc::busy, 409, "busy"},
     {Errc::timed_out, 504, "timed_out"},
     {Errc::cancelled, 503, "cancelled"},

@@ -39,7 +39,7 @@ constexpr std::string_view script = R"script(_pfcli() {
     case "$path" in
 @CASES@    esac
     case "$path" in
-        'volume show'|'volume delete'|'volume resize'|'volume rename')
+        'volume show'|'volume delete'|'volume resize'|'volume rename'|'volume accept-loss')
             words="$words $(pfcli volume list -o names 2>/dev/null)" ;;
     esac
     COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))

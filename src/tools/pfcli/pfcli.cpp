@@ -33,6 +33,8 @@ const std::vector<Column> volume_details = {
     {"health", "health"},
     {"open_handles", "open by"},
     {"created_at_ms", "created", Show::time_ms},
+    {"lost_shards", "shards with losses"},
+    {"message", "message"},
 };
 const std::vector<Column> store_columns = {
     {"id", "ID"},
@@ -63,6 +65,7 @@ const std::vector<Column> status_details = {
     {"trays_ok", "trays ok"},
     {"trays", "trays"},
     {"volumes", "volumes"},
+    {"volumes_with_losses", "volumes with losses"},
     {"open_handles", "open handles"},
     {"tasks", "tasks"},
     {"volume_bytes", "volume sizes", Show::bytes},
@@ -90,6 +93,7 @@ struct Arguments {
     std::string shard_size;
     std::string path;
     std::string shell;
+    std::string write_cache;
     unsigned replicas = 1;
     uint32_t store_id = 0;
     bool force = false;
@@ -174,6 +178,25 @@ Status volume_delete(const Api& api, const Arguments& arguments) {
     return {};
 }
 
+Status accept_loss(const Api& api, const Arguments& arguments, const std::string& path) {
+    PF_TRY_ASSIGN(
+        const json answer,
+        api.post(path + "/accept-loss" + (arguments.force ? "?force=true" : ""), json::object()));
+    print(arguments, answer,
+          fmt::format("{} shards go on with what is left of them\n",
+                      answer.value("accepted_shards", 0u)));
+    return {};
+}
+
+Status volume_accept_loss(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_volume_name(arguments.name));
+    return accept_loss(api, arguments, volume_path(arguments.name));
+}
+
+Status tray_accept_loss(const Api& api, const Arguments& arguments) {
+    return accept_loss(api, arguments, "/v1/trays/" + Api::escape(arguments.name));
+}
+
 Status store_list(const Api& api, const Arguments& arguments) {
     PF_TRY_ASSIGN(const json answer, api.get("/v1/stores"));
     print(arguments, answer["stores"], table(answer["stores"], store_columns));
@@ -199,6 +222,7 @@ Status tray_add(const Api& api, const Arguments& arguments) {
     if (!arguments.size.empty()) {
         PF_TRY_ASSIGN(body["create_bytes"], parse_size(arguments.size));
     }
+    if (!arguments.write_cache.empty()) body["write_cache"] = arguments.write_cache;
     PF_TRY_ASSIGN(const json tray, api.post("/v1/trays", body));
     print(arguments, tray, details(tray, tray_columns));
     return {};
@@ -271,6 +295,9 @@ void add_volume_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
     rename->add_option("NEW_NAME", arguments.new_name, "The new name")->required();
     auto* remove = named(add("delete", "Delete a volume and its data", &volume_delete));
     remove->add_flag("--force", arguments.force, "Even if clients have it open");
+    auto* accept = named(
+        add("accept-loss", "Go on with what is left after writes were lost", &volume_accept_loss));
+    accept->add_flag("--force", arguments.force, "What is read may be older than what was written");
 }
 
 void add_store_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
@@ -289,10 +316,19 @@ void add_store_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
                     "Number of the store; needed if there are several");
     add->add_option("--size", arguments.size, "Make a file of this size, e.g. 100G");
     add->add_flag("--force", arguments.force, "Format over what is there");
+    add->add_option("--write-cache", arguments.write_cache,
+                    "Whether it may lose completed writes with the power: detect, volatile or "
+                    "none (on your word); default: as the store is set")
+        ->check(CLI::IsMember({"detect", "volatile", "none"}));
     auto* remove = tray->add_subcommand("remove", "Stop using a tray");
     remove->callback([&] { chosen = &tray_remove; });
     remove->add_option("UUID", arguments.name, "The tray")->required();
     remove->add_flag("--force", arguments.force, "Even if volumes lose data on it");
+    auto* accept = tray->add_subcommand(
+        "accept-loss", "Go on with what is left of all its shards after writes were lost");
+    accept->callback([&] { chosen = &tray_accept_loss; });
+    accept->add_option("UUID", arguments.name, "The tray")->required();
+    accept->add_flag("--force", arguments.force, "What is read may be older than what was written");
 }
 
 void add_other_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
