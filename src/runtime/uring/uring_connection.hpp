@@ -18,6 +18,8 @@ class UringConnection final : public Connection {
     void submit_receive(StreamOp& op) override;
     void submit_send(StreamOp& op) override;
     void shut_down() override;
+    void leave() override;
+    void enter(Reactor& reactor) override;
     [[nodiscard]] const Address& peer() const override { return peer_; }
 
   private:
@@ -36,7 +38,7 @@ class UringConnection final : public Connection {
     void start(Side& side, StreamOp& op);
     static void finish(Side& side, int64_t result);
 
-    Ring& ring_;
+    Ring* ring_;  // nullptr: on its way to another reactor
     RingFile file_;
     Address peer_;
     bool shut_ = false;
