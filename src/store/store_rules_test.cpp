@@ -71,13 +71,15 @@ TEST(StoreRules, rule_r8_two_copies_in_flight_run_once) {
     call.data = filled(block_bytes, 0x11);
     Errc first = Errc::timed_out;
     Errc second = Errc::timed_out;
-    const uint64_t before = rig.store().find_shard(Rig::shard_id)->tray().counters().writes;
+    const uint64_t before =
+        rig.store().worker(0).find_shard(Rig::shard_id)->tray().counters().writes;
     rig.client.reactor().spawn(send_into(*one, call, first));
     rig.client.reactor().spawn(send_into(*two, call, second));
     rig.simulation.run_for(runtime::seconds);
     EXPECT_EQ(first, Errc::ok);
     EXPECT_EQ(second, Errc::ok);
-    EXPECT_EQ(rig.store().find_shard(Rig::shard_id)->tray().counters().writes, before + 1);
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id)->tray().counters().writes,
+              before + 1);
 }
 
 TEST(StoreRules, rule_r8_unknown_and_fenced_sessions_are_refused) {

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/log.hpp"
 
 namespace pf::pfs {
@@ -9,9 +11,8 @@ namespace pf::pfs {
 using runtime::Task;
 namespace v1 = pureflash::v1;
 
-v1::Tray TraySlot::describe(uint32_t store_id) const {
+v1::Tray TraySlot::describe() const {
     v1::Tray message;
-    message.set_store_id(store_id);
     message.set_path(path);
     if (!id.is_zero()) message.set_uuid(id.text());
     if (tray == nullptr) {
@@ -104,10 +105,6 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         co_return fail(Errc::already_exists,
                        fmt::format("{} is a tray of this store already", request.path));
     }
-    if (slot == nullptr && slots_.size() == max_trays) {
-        co_return fail(Errc::resource_exhausted,
-                       fmt::format("a store has at most {} trays", max_trays));
-    }
     Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, request.create_bytes);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
@@ -121,8 +118,13 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         mounted = co_await again;
     }
     if (!mounted) co_return std::unexpected<Error>(mounted.error());
-    const TraySlot* same = find((*mounted)->id());
-    if (same != nullptr && same != slot) {
+    const Uuid id = (*mounted)->id();
+    const TraySlot* same = find(id);
+    const bool elsewhere = std::ranges::find(request.others, id) != request.others.end();
+    if (elsewhere || (same != nullptr && same != slot)) {
+        Task<Status> stopping = (*mounted)->stop();  // a mounted tray has work of its own
+        const Status stopped = co_await stopping;
+        if (!stopped) log_warning("tray {}: {}", request.path, stopped.error().text());
         co_return fail(
             Errc::already_exists,
             fmt::format("{} holds a copy of a tray that this store has already", request.path));
@@ -133,7 +135,7 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     }
     slot->problem.clear();
     slot->tray = std::move(*mounted);
-    slot->id = slot->tray->id();
+    slot->id = id;
     co_return slot;
 }
 
@@ -173,12 +175,6 @@ TraySlot* TraySet::find_path(const std::string& path) {
         if (slot->path == path) return slot.get();
     }
     return nullptr;
-}
-
-std::vector<TrayPlace> TraySet::places() const {
-    std::vector<TrayPlace> places;
-    for (const auto& slot : slots_) places.push_back({slot->path, slot->id});
-    return places;
 }
 
 }  // namespace pf::pfs

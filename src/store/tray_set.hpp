@@ -1,7 +1,8 @@
-// The trays of a store: mounted at start, added and removed later. One that cannot be mounted, or
-// fails, is reported and leaves the others alone; it is never retried by itself.
+// The trays of one reactor of a store: mounted at start, added and removed later. One that cannot
+// be mounted, or fails, is reported and leaves the others alone; it is never retried by itself.
 //
-// Thread rule: one reactor, the one that owns all these trays. Bounded: `max_trays`.
+// Thread rule: one reactor, the one that owns all these trays. Bounded: by the store, which has at
+// most `max_trays` on all its reactors.
 #pragma once
 
 #include <memory>
@@ -27,13 +28,15 @@ struct TraySlot {
     std::string problem;
 
     [[nodiscard]] bool serves() const { return tray != nullptr && !tray->failed(); }
-    [[nodiscard]] pureflash::v1::Tray describe(uint32_t store_id) const;
+    // Without the store's id.
+    [[nodiscard]] pureflash::v1::Tray describe() const;
 };
 
 struct AddTray {
     std::string path;
     uint64_t create_bytes = 0;  // make a file of this size if it is missing
     bool force = false;         // format over whatever is there
+    std::vector<Uuid> others;   // trays that the store has on other reactors
 };
 
 class TraySet {
@@ -58,7 +61,6 @@ class TraySet {
 
     [[nodiscard]] TraySlot* find(const Uuid& id);
     [[nodiscard]] const std::vector<std::unique_ptr<TraySlot>>& slots() const { return slots_; }
-    [[nodiscard]] std::vector<TrayPlace> places() const;
 
   private:
     [[nodiscard]] TraySlot* find_path(const std::string& path);
