@@ -17,7 +17,7 @@ Result<size_t> parse_reactors(const std::string& text) {
     const auto [stopped, error] = std::from_chars(text.data(), end, count);
     if (error != std::errc{} || stopped != end || text.empty() || count > max_data_reactors) {
         return fail(Errc::invalid_argument,
-                    fmt::format("'{}' reactors: 'auto' or a number from 1 to {} is expected", text,
+                    fmt::format("the number of reactors is '{}'; allowed: auto, or 1 to {}", text,
                                 max_data_reactors));
     }
     return count;

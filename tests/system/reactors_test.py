@@ -90,11 +90,12 @@ class Reactors(unittest.TestCase):
             self.cluster.cli("volume", "create", f"v{i}", "--size", "8M", "--shard-size", "2M")
 
     def end(self):
-        if self.cluster.server is not None and self.cluster.alive():
+        died = self.cluster.server is not None and not self.cluster.alive()
+        if self.cluster.server is not None and not died:
             self.cluster.stop(wait_s=30)
         with open(self.cluster.log_path, encoding="utf-8", errors="replace") as log:
             text = log.read()
-        self.cluster.__exit__(None)
+        self.cluster.__exit__(RuntimeError if died else None)
         self.assertNotIn("ThreadSanitizer", text)
         self.assertNotIn("assertion", text.lower())
 
