@@ -42,23 +42,27 @@ v1::Tray TraySlot::describe() const {
     return message;
 }
 
-// After a SIGKILL the kernel lets go of the disk a little later than of the process: its ring still
-// holds the file. Without patience a store that is started again at once would give up its trays.
-Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open_patiently(std::string path) {
+// The kernel lets go of a disk a little later than its process dies of a SIGKILL, or than it tells
+// that the last request of a disk that we close is complete: a worker thread of the ring may still
+// hold the file. Without patience a store would give up its trays, or one that it just formatted.
+Task<Result<std::unique_ptr<runtime::Disk>>> TraySet::open_disk(std::string path,
+                                                                uint64_t create_bytes,
+                                                                runtime::Nanos patience) {
     constexpr runtime::Nanos pause = 50 * runtime::milliseconds;
+    runtime::DiskOptions options;
+    options.create_bytes = create_bytes;
     for (runtime::Nanos waited = 0;; waited += pause) {
-        Task<Result<std::unique_ptr<tray::Tray>>> opening = open(path, 0);
-        Result<std::unique_ptr<tray::Tray>> opened = co_await opening;
+        Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, options);
+        Result<std::unique_ptr<runtime::Disk>> opened = co_await opening;
         const bool busy = !opened && opened.error().code == Errc::busy;
-        if (!busy || waited >= busy_patience) co_return opened;
+        if (!busy || waited >= patience) co_return opened;
         co_await runtime::sleep_for(pause);
     }
 }
 
-Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path, uint64_t create_bytes) {
-    runtime::DiskOptions options;
-    options.create_bytes = create_bytes;
-    Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, options);
+Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path, uint64_t create_bytes,
+                                                        runtime::Nanos patience) {
+    Task<Result<std::unique_ptr<runtime::Disk>>> opening = open_disk(path, create_bytes, patience);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
     Task<Result<std::unique_ptr<tray::Tray>>> mounting = tray::Tray::mount(std::move(disk), mount_);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await mounting;
@@ -66,8 +70,7 @@ Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path, uint64
 }
 
 Task<Status> TraySet::format(std::string path, bool force) {
-    runtime::DiskOptions disk_options;
-    Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, disk_options);
+    Task<Result<std::unique_ptr<runtime::Disk>>> opening = open_disk(path, 0, busy_patience);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
     tray::FormatOptions options;
     options.cluster = mount_.cluster;
@@ -84,7 +87,7 @@ Task<void> TraySet::mount(TrayPlace place) {
     auto slot = std::make_unique<TraySlot>();
     slot->path = place.path;
     slot->id = place.id;
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open_patiently(place.path);
+    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(place.path, 0, busy_patience);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     if (mounted) {
         slot->tray = std::move(*mounted);
@@ -105,7 +108,7 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         co_return fail(Errc::already_exists,
                        fmt::format("{} is a tray of this store already", request.path));
     }
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, request.create_bytes);
+    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, request.create_bytes, 0);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
     // Blank, or not ours and the operator insists.
@@ -114,7 +117,7 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     if (formattable && (refusal == Errc::not_found || request.force)) {
         Task<Status> formatting = format(request.path, request.force);
         PF_CO_TRY(co_await formatting);
-        Task<Result<std::unique_ptr<tray::Tray>>> again = open(request.path, 0);
+        Task<Result<std::unique_ptr<tray::Tray>>> again = open(request.path, 0, busy_patience);
         mounted = co_await again;
     }
     if (!mounted) co_return std::unexpected<Error>(mounted.error());

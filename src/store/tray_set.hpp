@@ -64,10 +64,11 @@ class TraySet {
 
   private:
     [[nodiscard]] TraySlot* find_path(const std::string& path);
+    [[nodiscard]] runtime::Task<Result<std::unique_ptr<runtime::Disk>>> open_disk(
+        std::string path, uint64_t create_bytes, runtime::Nanos patience);
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open(std::string path,
-                                                                          uint64_t create_bytes);
-    [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open_patiently(
-        std::string path);
+                                                                          uint64_t create_bytes,
+                                                                          runtime::Nanos patience);
     [[nodiscard]] runtime::Task<Status> format(std::string path, bool force);
 
     runtime::Reactor& reactor_;
