@@ -152,11 +152,25 @@ struct Reply {
     [[nodiscard]] std::span<uint32_t> make_crcs(runtime::Buffer memory_if_large, uint32_t count);
 };
 
+class Handler;
+
+// Who serves a connection, and on which reactor.
+struct Route {
+    runtime::Reactor* reactor = nullptr;
+    Handler* handler = nullptr;
+};
+
 // Implemented by the store and the conductor.
 class Handler {
   public:
     virtual ~Handler() = default;
-    // After the Hello was decoded: accept (grant depth in `reply`, fill cluster and incarnation) or
+    // On the listening reactor, after a Hello was decoded there: the connection is handed to this
+    // handler on its reactor, where everything below is called. Both outlive the server.
+    [[nodiscard]] virtual Route route(const wire::Hello& hello) {
+        static_cast<void>(hello);
+        return {&runtime::Reactor::current(), this};
+    }
+    // First of a connection: accept (grant depth in `reply`, fill cluster and incarnation) or
     // refuse with an error, which is sent and ends the connection.
     [[nodiscard]] virtual Status on_hello(ServerChannel& channel, const wire::Hello& hello,
                                           wire::HelloReply& reply) = 0;
@@ -187,7 +201,11 @@ class ServerChannel {
     void* user = nullptr;  // for the handler
 };
 
-// Listens and serves until stop(). One per port.
+// Listens and serves until stop(). One per port. Accepts and receives hellos on the reactor that
+// made it and hands each connection on (Handler::route); who is slow to say hello holds up nobody.
+//
+// Thread rule: the reactor that made it. Destroyed without stop() only where no other reactor
+// serves connections of it.
 class Server {
   public:
     [[nodiscard]] static Result<std::unique_ptr<Server>> listen(const runtime::Address& address,

@@ -76,11 +76,13 @@ void compute_crcs(Reply& reply, uint64_t offset, uint32_t count) {
 }  // namespace
 
 TcpSession::TcpSession(runtime::Reactor& reactor, Handler& handler,
-                       std::unique_ptr<runtime::Connection> connection)
+                       std::unique_ptr<runtime::Connection> connection, const wire::Hello& hello)
     : reactor_(reactor),
       handler_(handler),
       connection_(std::move(connection)),
-      inbox_(reactor, *connection_) {}
+      hello_(hello),
+      inbox_(reactor, *connection_),
+      version_(static_cast<uint8_t>(std::min(hello.version_max, wire::version_max))) {}
 
 Task<void> TcpSession::run(Shared self) {
     Status ended = co_await self->handshake();
@@ -114,9 +116,7 @@ void TcpSession::disconnect() {
 
 Task<Status> TcpSession::handshake() {
     wire::HelloReply answer;
-    Status accepted = co_await receive_hello(answer);
-    // An answer makes sense only to a peer that speaks the protocol.
-    if (!accepted && answer.status == 0) co_return accepted;
+    Status accepted = accept_hello(answer);
     std::byte bytes[wire::header_bytes];
     wire::encode(answer, bytes);
     const Status sent = co_await connection_->send(Bytes(bytes));
@@ -127,41 +127,14 @@ Task<Status> TcpSession::handshake() {
     co_return Status{};
 }
 
-Task<Status> TcpSession::receive_hello(wire::HelloReply& answer) {
-    Deadline deadline(*connection_);
-    reactor_.timers().arm(deadline, reactor_.now() + hello_timeout);
-    std::byte bytes[wire::header_bytes] = {};
-    size_t have = 0;
-    while (have < sizeof(bytes)) {
-        const Result<size_t> received =
-            co_await connection_->receive(MutableBytes(bytes).subspan(have));
-        if (deadline.expired()) co_return fail(Errc::timed_out, "no hello within 5 s");
-        PF_CO_TRY(received);
-        if (*received == 0) co_return fail(Errc::disconnected);
-        have += *received;
-        // Another protocol may never send 64 bytes.
-        if (have >= sizeof(uint64_t) && load<uint64_t>(Bytes(bytes)) != wire::hello_magic) break;
-    }
-    co_return accept_hello(bytes, answer);
-}
-
-Status TcpSession::accept_hello(std::span<const std::byte, wire::header_bytes> bytes,
-                                wire::HelloReply& answer) {
-    const auto refuse = [&](Error error) {
-        answer.status = static_cast<uint16_t>(error.code);
-        return std::unexpected(std::move(error));
-    };
-    auto hello = wire::decode_hello(bytes);
-    if (!hello) {
-        if (hello.error().code == Errc::protocol) return std::unexpected(hello.error());
-        return refuse(std::move(hello.error()));
-    }
-    hello_ = *hello;
-    version_ = static_cast<uint8_t>(std::min(hello_.version_max, wire::version_max));
+Status TcpSession::accept_hello(wire::HelloReply& answer) {
     answer.version = version_;
     answer.depth = hello_.depth;
     Status accepted = handler_.on_hello(*this, hello_, answer);
-    if (!accepted) return refuse(std::move(accepted.error()));
+    if (!accepted) {
+        answer.status = static_cast<uint16_t>(accepted.error().code);
+        return accepted;
+    }
     accepted_ = true;
     answer.depth = std::clamp<uint16_t>(answer.depth, 1, hello_.depth);
     depth_ = answer.depth;

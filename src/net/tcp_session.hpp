@@ -1,4 +1,4 @@
-// One accepted connection: the ServerChannel that handlers see.
+// One connection after its hello: the ServerChannel that handlers see.
 //
 // One coroutine receives commands and starts a handler for each, one sends the answers that were
 // given in a turn as one batch. The session lives until its connection is gone and every command
@@ -17,13 +17,12 @@ namespace pf::net {
 class TcpSession final : public ServerChannel, public ListHook {
   public:
     using Shared = std::shared_ptr<TcpSession>;
-    static constexpr runtime::Nanos hello_timeout = 5 * runtime::seconds;
     static constexpr runtime::Nanos send_timeout = 30 * runtime::seconds;
 
     TcpSession(runtime::Reactor& reactor, Handler& handler,
-               std::unique_ptr<runtime::Connection> connection);
+               std::unique_ptr<runtime::Connection> connection, const wire::Hello& hello);
 
-    // From the handshake to the last answer.
+    // From the answer to the hello to the last answer.
     [[nodiscard]] static runtime::Task<void> run(Shared self);
 
     void reply(const wire::Command& command, Reply reply) override;
@@ -41,9 +40,7 @@ class TcpSession final : public ServerChannel, public ListHook {
 
     [[nodiscard]] static runtime::Task<void> run_sender(Shared self);
     [[nodiscard]] runtime::Task<Status> handshake();
-    [[nodiscard]] runtime::Task<Status> receive_hello(wire::HelloReply& reply);
-    [[nodiscard]] Status accept_hello(std::span<const std::byte, wire::header_bytes> bytes,
-                                      wire::HelloReply& reply);
+    [[nodiscard]] Status accept_hello(wire::HelloReply& reply);
     [[nodiscard]] runtime::Task<Status> receive_commands();
     [[nodiscard]] runtime::Task<Status> receive_payload(Incoming& incoming);
     // The common case, without a coroutine: a short payload that is buffered whole, and memory is
@@ -71,7 +68,7 @@ class TcpSession final : public ServerChannel, public ListHook {
     uint32_t depth_ = 0;
     uint32_t credits_used_ = 0;  // commands received whose answers were not handed to a send
     uint32_t unanswered_ = 0;
-    uint8_t version_ = wire::version_max;
+    uint8_t version_;
     bool accepted_ = false;
     bool sender_running_ = false;
     bool closing_ = false;

@@ -3,9 +3,9 @@
 // A connection has at most one receive and one send in flight; the layer above (net) frames
 // messages and batches sends. There are no timeouts here; use timers and `shut_down`.
 //
-// Thread rule: used only on the reactor that made it. Buffers stay valid until the operation
-// completes. Before a Connection is destroyed, `shut_down` it and wait for its operations to
-// complete.
+// Thread rule: used only on the reactor that made it, or that it was handed to (`leave`, `enter`).
+// Buffers stay valid until the operation completes. Before a Connection is destroyed, `shut_down`
+// it and wait for its operations to complete.
 #pragma once
 
 #include <sys/uio.h>
@@ -51,6 +51,7 @@ struct StreamOp : ListHook {
 };
 
 class ReceiveAwaiter;
+class Reactor;
 class SendAwaiter;
 
 class Connection {
@@ -64,6 +65,12 @@ class Connection {
     // Ends both directions; operations in flight complete soon with an error. May be called twice.
     virtual void shut_down() = 0;
     [[nodiscard]] virtual const Address& peer() const = 0;
+
+    // Handing it to another reactor of the process: `leave` on the old one with nothing in flight,
+    // then `enter` on the new one; both may be the same. Where a process has one reactor there is
+    // nothing to do.
+    virtual void leave() {}
+    virtual void enter(Reactor& reactor) { static_cast<void>(reactor); }
 
     [[nodiscard]] ReceiveAwaiter receive(MutableBytes to,
                                          uint32_t low_water = 1);  // Result<size_t>

@@ -59,7 +59,8 @@ Task<Status> ConductorLink::serve() {
 
 Task<Status> ConductorLink::converse(net::ClientChannel& channel) {
     v1::RpcRequest hello;
-    *hello.mutable_register_store() = owner_.registration();
+    Task<v1::RegisterStoreRequest> describing = owner_.registration();
+    *hello.mutable_register_store() = co_await describing;
     Task<Result<v1::RpcReply>> registering = call(channel, hello, call_timeout);
     PF_CO_TRY_ASSIGN(v1::RpcReply welcome, co_await registering);
     if (!welcome.has_register_store()) co_return fail(Errc::protocol, "not a registration reply");
@@ -73,7 +74,8 @@ Task<Status> ConductorLink::converse(net::ClientChannel& channel) {
     while (true) {
         const bool stopping = pause_.ended();
         v1::RpcRequest beat;
-        *beat.mutable_heartbeat() = owner_.heartbeat();
+        Task<v1::HeartbeatRequest> reporting = owner_.heartbeat();
+        *beat.mutable_heartbeat() = co_await reporting;
         beat.mutable_heartbeat()->set_stopping(stopping);
         const Nanos timeout = stopping ? runtime::seconds : call_timeout;
         Task<Result<v1::RpcReply>> beating = call(channel, beat, timeout);

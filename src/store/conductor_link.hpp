@@ -17,8 +17,8 @@ namespace pf::pfs {
 class LinkOwner {
   public:
     virtual ~LinkOwner() = default;
-    [[nodiscard]] virtual pureflash::v1::RegisterStoreRequest registration() = 0;
-    [[nodiscard]] virtual pureflash::v1::HeartbeatRequest heartbeat() = 0;
+    [[nodiscard]] virtual runtime::Task<pureflash::v1::RegisterStoreRequest> registration() = 0;
+    [[nodiscard]] virtual runtime::Task<pureflash::v1::HeartbeatRequest> heartbeat() = 0;
     [[nodiscard]] virtual runtime::Task<Status> registered(
         pureflash::v1::RegisterStoreReply reply) = 0;
 };

@@ -4,10 +4,12 @@
 
 #include "base/log.hpp"
 #include "net/rpc.hpp"
+#include "runtime/call_on.hpp"
 #include "store/store.hpp"
 
 namespace pf::pfs {
 
+using runtime::call_on;
 using runtime::Task;
 namespace v1 = pureflash::v1;
 
@@ -43,93 +45,75 @@ Result<tray::ShardState> parse_state(const v1::ApplyShard& request) {
 Task<Status> Store::apply_shard(v1::ApplyShard request) {
     PF_CO_TRY_ASSIGN(tray::ShardState state, parse_state(request));
     PF_CO_TRY_ASSIGN(const Uuid tray_id, Uuid::parse(request.tray_uuid()));
-    TraySlot* slot = trays_.find(tray_id);
-    if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray_id.text());
-    if (!slot->serves()) co_return fail(Errc::io_error, "the tray failed: " + slot->path);
-    if (Shard* shard = find_shard(state.shard)) {
-        if (&shard->tray() != slot->tray.get()) {
-            co_return fail(
-                Errc::conflict,
-                fmt::format("shard {:#x} is on another tray of this store", state.shard));
-        }
-        Task<Status> applying = shard->apply(state);
-        const Status applied = co_await applying;
-        co_return applied;
+    const Assignment* at = find_tray(tray_id);
+    if (at == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray_id.text());
+    const auto known = shards_.find(state.shard);
+    if (known != shards_.end() && known->second.tray != tray_id) {
+        co_return fail(Errc::conflict,
+                       fmt::format("shard {:#x} is on another tray of this store", state.shard));
     }
     // T7: one that should be here and is not was lost with the record that made it. It must not
     // come back empty as if nothing had ever been written.
-    state.damaged = !request.fresh();
+    if (known == shards_.end()) state.damaged = !request.fresh();
     if (state.damaged) {
         log_error("tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
-                  slot->path, state.shard);
+                  at->place.path, state.shard);
     }
-    Task<Status> creating = slot->tray->create_shard(state);
-    PF_CO_TRY(co_await creating);
-    shards_[state.shard] = std::make_unique<Shard>(context_, *slot->tray, state);
+    Worker& worker = *at->worker;
+    Task<Status> applying =
+        call_on(worker.reactor(), [&] { return worker.apply_shard(tray_id, state); });
+    PF_CO_TRY(co_await applying);
+    shards_.try_emplace(state.shard, &worker, tray_id);
     co_return Status{};
 }
 
-// Nothing of the shard runs or is reached any more afterwards.
-Task<void> Store::drop_shard(Shard& shard) {
-    Task<void> retiring = shard.retire();
-    co_await retiring;
-    for (Connection* each = connections_.front(); each != nullptr;
-         each = connections_.next(*each)) {
-        if (each->shard == &shard) each->shard = nullptr;
-    }
-    shards_.erase(shard.state().shard);
-}
-
 Task<Status> Store::delete_shard(tray::ShardId id) {
-    Shard* shard = find_shard(id);
-    if (shard == nullptr) co_return Status{};  // gone already
-    tray::Tray& tray = shard->tray();
-    Task<void> dropping = drop_shard(*shard);
-    co_await dropping;
-    Task<Status> deleting = tray.delete_shard(id);
+    const auto known = shards_.find(id);
+    if (known == shards_.end()) co_return Status{};  // gone already
+    Worker& worker = *known->second.worker;
+    shards_.erase(known);
+    Task<Status> deleting = call_on(worker.reactor(), [&] { return worker.delete_shard(id); });
     const Status deleted = co_await deleting;
     co_return deleted;
 }
 
 Task<Status> Store::fence_session(tray::ShardId id, uint64_t session) {
-    Shard* shard = find_shard(id);
-    if (shard == nullptr) co_return Status{};  // nothing of it is ever written here
-    Task<Status> fencing = shard->fence(session);
+    const auto known = shards_.find(id);
+    if (known == shards_.end()) co_return Status{};  // nothing of it is ever written here
+    Worker& worker = *known->second.worker;
+    Task<Status> fencing =
+        call_on(worker.reactor(), [&] { return worker.fence_session(id, session); });
     const Status fenced = co_await fencing;
     co_return fenced;
 }
 
 Task<Result<uint32_t>> Store::accept_loss(v1::AcceptLossRequest request) {
     PF_CO_TRY_ASSIGN(const Uuid tray_id, Uuid::parse(request.tray_uuid()));
-    const TraySlot* slot = trays_.find(tray_id);
-    if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray_id.text());
-    if (!slot->serves()) co_return fail(Errc::io_error, "the tray failed: " + slot->path);
-    std::vector<tray::ShardId> ids(request.shard_ids().begin(), request.shard_ids().end());
-    if (ids.empty()) {
-        for (const tray::ShardState& state : slot->tray->shards()) ids.push_back(state.shard);
-    }
-    uint32_t accepted = 0;
-    for (const tray::ShardId id : ids) {
-        Shard* shard = find_shard(id);
-        if (shard == nullptr || &shard->tray() != slot->tray.get()) continue;
-        if (!shard->state().damaged) continue;
-        Task<Status> accepting = shard->accept_loss();
-        PF_CO_TRY(co_await accepting);
-        ++accepted;
-        log_warning("tray {}: shard {:#x} goes on with what is left of it", slot->path, id);
-    }
+    const Assignment* at = find_tray(tray_id);
+    if (at == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray_id.text());
+    Worker& worker = *at->worker;
+    const std::vector<tray::ShardId> ids(request.shard_ids().begin(), request.shard_ids().end());
+    Task<Result<uint32_t>> accepting =
+        call_on(worker.reactor(), [&] { return worker.accept_loss(tray_id, ids); });
+    PF_CO_TRY_ASSIGN(const uint32_t accepted, co_await accepting);
     if (accepted > 0 && link_) link_->report_soon();
     co_return accepted;
 }
 
 Task<Result<v1::Tray>> Store::add_tray(v1::AddTrayRequest request) {
-    if (options_.cluster.is_zero()) {
+    if (membership_.cluster.is_zero()) {
         co_return fail(Errc::unavailable, "this store has not joined a cluster yet; try again");
     }
-    if (!request.cluster_uuid().empty() && request.cluster_uuid() != options_.cluster.text()) {
+    if (!request.cluster_uuid().empty() && request.cluster_uuid() != membership_.cluster.text()) {
         co_return fail(Errc::conflict,
-                       fmt::format("this store is of cluster {}", options_.cluster.text()));
+                       fmt::format("this store is of cluster {}", membership_.cluster.text()));
     }
+    Assignment* at = find_path(request.path());
+    if (at == nullptr && trays_.size() == TraySet::max_trays) {
+        co_return fail(Errc::resource_exhausted,
+                       fmt::format("a store has at most {} trays", TraySet::max_trays));
+    }
+    Worker& worker = at != nullptr ? *at->worker : least_loaded();
     AddTray add;
     add.path = request.path();
     add.create_bytes = request.create_bytes();
@@ -137,60 +121,62 @@ Task<Result<v1::Tray>> Store::add_tray(v1::AddTrayRequest request) {
     if (!request.write_cache().empty()) {
         PF_CO_TRY_ASSIGN(add.write_cache, parse_write_cache(request.write_cache()));
     }
-    Task<Result<TraySlot*>> adding = trays_.add(add);
-    PF_CO_TRY_ASSIGN(TraySlot * slot, co_await adding);
+    for (const Assignment& other : trays_) {
+        if (other.worker != &worker) add.others.push_back(other.place.id);
+    }
+    Task<Result<MountedTray>> adding =
+        call_on(worker.reactor(), [&] { return worker.add_tray(add); });
+    PF_CO_TRY_ASSIGN(MountedTray added, co_await adding);
+    if (at == nullptr) at = &trays_.emplace_back(TrayPlace{request.path(), {}, {}}, &worker);
+    at->place.id = added.id;
+    at->place.write_cache = add.write_cache;
     const Status saved = save_trays();
     if (!saved) {
-        Task<Status> removing = trays_.remove(slot->tray->id());
-        PF_CO_TRY(co_await removing);
+        Task<Status> forgetting = forget_tray(*at, true);
+        PF_CO_TRY(co_await forgetting);
         co_return std::unexpected<Error>(saved.error());
     }
-    adopt_shards(*slot);
-    log_info("tray {} added from {}", slot->tray->id().text(), slot->path);
-    co_return slot->describe(store_id_);
+    v1::Tray description = std::move(added.description);
+    description.set_store_id(store_id_);
+    Task<void> serving = serve_shards(*at, std::move(added));
+    co_await serving;
+    log_info("tray {} added from {}", description.uuid(), request.path());
+    co_return description;
+}
+
+// The worker lets go of the tray, then it is in no list any more.
+Task<Status> Store::forget_tray(Assignment& at, bool force) {
+    const Uuid id = at.place.id;
+    Worker& worker = *at.worker;
+    Task<Status> removing =
+        call_on(worker.reactor(), [&] { return worker.remove_tray(id, force); });
+    PF_CO_TRY(co_await removing);
+    std::erase_if(shards_, [&id](const auto& each) { return each.second.tray == id; });
+    std::erase_if(trays_, [&id](const Assignment& each) { return each.place.id == id; });
+    co_return Status{};
 }
 
 Task<Status> Store::remove_tray(v1::RemoveTrayRequest request) {
     PF_CO_TRY_ASSIGN(const Uuid id, Uuid::parse(request.tray_uuid()));
-    TraySlot* slot = trays_.find(id);
-    if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + id.text());
-    std::vector<Shard*> on_it;
-    for (const auto& [shard_id, shard] : shards_) {
-        if (slot->tray != nullptr && &shard->tray() == slot->tray.get())
-            on_it.push_back(shard.get());
-    }
-    if (!on_it.empty() && !request.force()) {
-        co_return fail(Errc::busy, fmt::format("the tray holds {} shards; move or delete them, or "
-                                               "use --force to give them up",
-                                               on_it.size()));
-    }
-    for (Shard* shard : on_it) {
-        Task<void> dropping = drop_shard(*shard);
-        co_await dropping;
-    }
-    Task<Status> removing = trays_.remove(id);
-    PF_CO_TRY(co_await removing);
+    Assignment* at = find_tray(id);
+    if (at == nullptr) co_return fail(Errc::not_found, "no such tray here: " + id.text());
+    Task<Status> forgetting = forget_tray(*at, request.force());
+    PF_CO_TRY(co_await forgetting);
     co_return save_trays();
 }
 
 Status Store::save_trays() {
     if (link_) link_->report_soon();
     if (!options_.save_trays) return {};
-    return options_.save_trays(trays_.places());
+    std::vector<TrayPlace> places;
+    for (const Assignment& at : trays_) places.push_back(at.place);
+    return options_.save_trays(places);
 }
 
-// Commands of a connection that named no shard: RPC, or data for a shard that was deleted.
-Task<void> Store::run_unnamed(net::ServerChannel& channel, net::Incoming incoming) {
-    if (incoming.command.opcode == wire::Opcode::rpc) {
-        Task<Result<std::string>> running = run_rpc(std::string(net::rpc_request(incoming)));
-        Result<std::string> result = co_await running;
-        net::rpc_reply(channel, incoming.command, std::move(result));
-        co_return;
-    }
-    net::Reply answer;
-    const bool ping = incoming.command.opcode == wire::Opcode::ping;
-    answer.completion.status = static_cast<uint16_t>(ping ? Errc::ok : Errc::not_found);
-    channel.reply(incoming.command, std::move(answer));
+Task<void> Store::answer_rpc(net::ServerChannel& channel, net::Incoming incoming) {
+    Task<Result<std::string>> running = run_rpc(std::string(net::rpc_request(incoming)));
+    Result<std::string> result = co_await running;
+    net::rpc_reply(channel, incoming.command, std::move(result));
 }
 
 Task<Result<std::string>> Store::run_rpc(std::string bytes) {

@@ -22,6 +22,20 @@ struct StoreStats {
     uint64_t voided_requests = 0;   // R10
     uint64_t bad_payloads = 0;      // T13
     uint64_t slow_operations = 0;
+
+    void add(const StoreStats& other) {
+        for (size_t i = 0; i < opcode_count; ++i) {
+            latency[i].merge(other.latency[i]);
+            errors[i] += other.errors[i];
+        }
+        read_bytes += other.read_bytes;
+        written_bytes += other.written_bytes;
+        merged_writes += other.merged_writes;
+        answered_resends += other.answered_resends;
+        voided_requests += other.voided_requests;
+        bad_payloads += other.bad_payloads;
+        slow_operations += other.slow_operations;
+    }
 };
 
 // Since the previous heartbeat, for `pfcli top`.

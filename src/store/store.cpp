@@ -5,45 +5,39 @@
 #include <algorithm>
 
 #include "base/log.hpp"
+#include "runtime/call_on.hpp"
 
 namespace pf::pfs {
 
+using runtime::call_on;
 using runtime::Task;
 
-namespace {
-tray::MountOptions mount_options(const StoreOptions& options) {
-    tray::MountOptions mount;
-    mount.cluster = options.cluster;
-    mount.cache_bytes = options.tray_cache_bytes;
-    mount.discard = options.discard;
-    return mount;
-}
-}  // namespace
-
-Store::Store(runtime::Reactor& reactor, StoreOptions options)
-    : reactor_(reactor),
+Store::Store(runtime::Reactor& home, StoreOptions options)
+    : home_(home),
       options_(std::move(options)),
-      incarnation_(reactor.rng().next()),
-      scratch_(reactor.buffers()),
-      context_{reactor, scratch_, stats_, options_.slow_io},
-      trays_(reactor, mount_options(options_), options_.write_cache) {}
+      membership_{options_.cluster, home.rng().next(), options_.max_depth} {
+    if (options_.reactors.empty()) options_.reactors.push_back(&home);
+    PF_ASSERT(options_.reactors.front() == &home);
+}
 
 Store::~Store() {
     server_.reset();
-    // Only a process that is killed still has connections here.
-    while (Connection* each = connections_.pop_front()) delete each;
+    // A process that is killed, in the simulator, has its one worker at home.
+    PF_ASSERT(workers_.size() <= 1);
 }
 
-Task<Result<std::unique_ptr<Store>>> Store::start(runtime::Reactor& reactor, StoreOptions options) {
-    std::unique_ptr<Store> store(new Store(reactor, std::move(options)));
-    if (!store->options_.cluster.is_zero()) {
+Task<Result<std::unique_ptr<Store>>> Store::start(runtime::Reactor& home, StoreOptions options) {
+    std::unique_ptr<Store> store(new Store(home, std::move(options)));
+    Task<void> starting = store->start_workers();
+    co_await starting;
+    if (!store->membership_.cluster.is_zero()) {
         Task<void> mounting = store->mount_trays();
         co_await mounting;
     }
     Result<std::unique_ptr<net::Server>> server =
         net::Server::listen(store->options_.listen, *store);
     if (!server) {
-        Task<void> stopping = store->trays_.stop();
+        Task<void> stopping = store->stop_workers();
         co_await stopping;
         co_return std::unexpected<Error>(server.error());
     }
@@ -51,14 +45,14 @@ Task<Result<std::unique_ptr<Store>>> Store::start(runtime::Reactor& reactor, Sto
     if (store->options_.data_address.empty()) {
         store->options_.data_address = store->address().text();
     }
-    store->last_heartbeat_at_ = reactor.now();
+    store->last_heartbeat_at_ = home.now();
     co_return store;
 }
 
 void Store::join() {
     PF_ASSERT(!link_);
     link_ = std::make_unique<ConductorLink>(options_.conductor, *this);
-    link_->start(reactor_);
+    link_->start(home_);
 }
 
 Task<void> Store::stop() {
@@ -68,88 +62,118 @@ Task<void> Store::stop() {
     }
     Task<void> closing = server_->stop();
     co_await closing;
-    for (auto& [id, shard] : shards_) {
-        Task<void> retiring = shard->retire();
-        co_await retiring;
-    }
-    shards_.clear();
-    Task<void> stopping = trays_.stop();
+    Task<void> stopping = stop_workers();
     co_await stopping;
 }
 
-Task<void> Store::mount_trays() {
-    for (const TrayPlace& place : options_.trays) {
-        Task<void> mounting = trays_.mount(place);
-        co_await mounting;
+// --- workers, each made and ended on its reactor ---
+
+Task<void> Store::start_workers() {
+    WorkerOptions worker;
+    worker.membership = membership_;
+    worker.mount.cluster = membership_.cluster;
+    worker.mount.cache_bytes = options_.tray_cache_bytes;
+    worker.mount.discard = options_.discard;
+    worker.write_cache = options_.write_cache;
+    worker.slow_io = options_.slow_io;
+    for (runtime::Reactor* reactor : options_.reactors) {
+        Task<std::unique_ptr<Worker>> making = call_on(
+            *reactor, [reactor, &worker] { return std::make_unique<Worker>(*reactor, worker); });
+        workers_.push_back(co_await making);
     }
-    for (const auto& slot : trays_.slots()) adopt_shards(*slot);
 }
 
-// R1, R3: each is a set of one (apply_shard refuses others), so it serves in the epoch it
-// remembers.
-void Store::adopt_shards(TraySlot& slot) {
-    if (slot.tray == nullptr) return;
-    for (const tray::ShardState& state : slot.tray->shards()) {
-        if (shards_.contains(state.shard)) {
-            log_error("tray {} holds shard {:#x}, which another tray of this store serves: ignored",
-                      slot.path, state.shard);
-            continue;
-        }
-        shards_[state.shard] = std::make_unique<Shard>(context_, *slot.tray, state);
+Task<void> Store::stop_workers() {
+    shards_.clear();
+    trays_.clear();
+    for (std::unique_ptr<Worker>& worker : workers_) {
+        runtime::Reactor& reactor = worker->reactor();
+        co_await call_on(reactor, [&worker] { return worker->stop(); });
+        co_await call_on(reactor, [&worker] { worker.reset(); });
     }
+    workers_.clear();
+}
+
+// --- trays ---
+
+Task<void> Store::mount_trays() {
+    for (const TrayPlace& place : options_.trays) {
+        Worker& worker = least_loaded();
+        trays_.push_back({place, &worker});
+        Task<MountedTray> mounting =
+            call_on(worker.reactor(), [&worker, &place] { return worker.mount(place); });
+        MountedTray mounted = co_await mounting;
+        Task<void> serving = serve_shards(trays_.back(), std::move(mounted));
+        co_await serving;
+    }
+}
+
+// Few trays: fewest trays is least load, and ties go to the first, so that the same list is always
+// spread the same way.
+Worker& Store::least_loaded() const {
+    const auto load = [this](const std::unique_ptr<Worker>& worker) {
+        return std::ranges::count(trays_, worker.get(), &Assignment::worker);
+    };
+    return **std::ranges::min_element(workers_, {}, load);
+}
+
+Task<void> Store::serve_shards(Assignment& at, MountedTray mounted) {
+    at.place.id = mounted.id;
+    std::vector<tray::ShardId> elsewhere;
+    for (const tray::ShardId shard : mounted.shards) {
+        const bool fresh = shards_.try_emplace(shard, at.worker, mounted.id).second;
+        if (fresh) continue;
+        elsewhere.push_back(shard);
+        log_error("tray {} holds shard {:#x}, which another tray of this store serves: ignored",
+                  at.place.path, shard);
+    }
+    if (mounted.shards.empty()) co_return;
+    Worker& worker = *at.worker;
+    co_await call_on(worker.reactor(), [&] { worker.serve(mounted.id, elsewhere); });
 }
 
 bool Store::has_tray(const std::string& path) const {
-    const auto is_it = [&path](const auto& slot) { return slot->path == path; };
-    return std::ranges::any_of(trays_.slots(), is_it);
+    const auto is_it = [&path](const Assignment& at) { return at.place.path == path; };
+    return std::ranges::any_of(trays_, is_it);
 }
 
-Shard* Store::find_shard(tray::ShardId id) {
-    const auto found = shards_.find(id);
-    return found == shards_.end() ? nullptr : found->second.get();
+Store::Assignment* Store::find_tray(const Uuid& id) {
+    for (Assignment& at : trays_) {
+        if (!id.is_zero() && at.place.id == id) return &at;
+    }
+    return nullptr;
 }
 
-Status Store::on_hello(net::ServerChannel& channel, const wire::Hello& hello,
+Store::Assignment* Store::find_path(const std::string& path) {
+    for (Assignment& at : trays_) {
+        if (at.place.path == path) return &at;
+    }
+    return nullptr;
+}
+
+// --- connections ---
+
+net::Route Store::route(const wire::Hello& hello) {
+    const auto found = shards_.find(hello.shard);
+    if (found == shards_.end()) return {&home_, this};
+    Worker* worker = found->second.worker;
+    return {&worker->reactor(), worker};
+}
+
+Status Store::on_hello(net::ServerChannel& /*channel*/, const wire::Hello& hello,
                        wire::HelloReply& reply) {
-    Uuid asked;
-    std::copy(std::begin(hello.cluster), std::end(hello.cluster), asked.bytes.begin());
-    if (!asked.is_zero() && asked != options_.cluster) {
-        return fail(Errc::conflict, fmt::format("this store is of cluster {}, not {}",
-                                                options_.cluster.text(), asked.text()));
-    }
-    Shard* shard = nullptr;
+    PF_TRY(membership_.accept(hello, reply));
     if (hello.shard != 0) {
-        shard = find_shard(hello.shard);
-        if (shard == nullptr) {
-            return fail(Errc::not_found, fmt::format("shard {:#x} is not here", hello.shard));
-        }
-        if (hello.session != 0 && shard->fenced(hello.session)) {
-            return fail(Errc::fenced, "the session was ended");
-        }
+        return fail(Errc::not_found, fmt::format("shard {:#x} is not here", hello.shard));
     }
-    auto connection = std::make_unique<Connection>();
-    connection->shard = shard;
-    connection->session = hello.session;
-    if (shard != nullptr) shard->attach(hello.session);
-    connections_.push_back(*connection);
-    channel.user = connection.release();  // until on_disconnect
-    reply.depth = std::min(hello.depth, options_.max_depth);
-    reply.incarnation = incarnation_;
-    std::copy(options_.cluster.bytes.begin(), options_.cluster.bytes.end(),
-              std::begin(reply.cluster));
     return {};
 }
 
 Task<void> Store::on_command(net::ServerChannel& channel, net::Incoming incoming) {
-    Shard* shard = static_cast<Connection*>(channel.user)->shard;
-    if (shard != nullptr) return shard->run(channel, std::move(incoming));
-    return run_unnamed(channel, std::move(incoming));
-}
-
-void Store::on_disconnect(net::ServerChannel& channel) {
-    std::unique_ptr<Connection> connection(
-        static_cast<Connection*>(std::exchange(channel.user, nullptr)));
-    if (connection->shard != nullptr) connection->shard->detach(connection->session);
+    if (incoming.command.opcode == wire::Opcode::rpc) {
+        return answer_rpc(channel, std::move(incoming));
+    }
+    return answer_without_shard(channel, std::move(incoming));
 }
 
 void Store::on_peer_error(const runtime::Address& peer, const Error& error) {

@@ -1,12 +1,14 @@
-// The store daemon's logic: trays, the shards on them, one data port, and the line to the
-// conductor.
+// The store daemon's logic: the process-wide part. It owns one data port and the line to the
+// conductor, knows which tray is on which reactor, and hands each connection to the reactor that
+// owns its shard. Trays, shards and I/O belong to its workers, one per reactor (worker.hpp).
 //
 // The data path needs none of the control plane: shards of mounted trays serve as soon as the store
 // has started (see shard.hpp on roles after a restart). Control calls (apply, delete, trays, fence)
 // run one at a time; what they answer is durable.
 //
-// Thread rule: one reactor, which owns all trays of this store. Failure: a tray that cannot be
-// mounted or fails is reported and stops nothing else.
+// Thread rule: everything on the home reactor, which is a data reactor too; workers are reached by
+// call_on only, and never for an I/O. Failure: a tray that cannot be mounted or fails is reported
+// and stops nothing else.
 #pragma once
 
 #include <functional>
@@ -14,8 +16,7 @@
 
 #include "base/metrics.hpp"
 #include "store/conductor_link.hpp"
-#include "store/shard.hpp"
-#include "store/tray_set.hpp"
+#include "store/worker.hpp"
 
 namespace pf::pfs {
 
@@ -23,10 +24,12 @@ struct StoreOptions {
     Uuid id;                       // of the store, kept by its data folder
     Uuid cluster;                  // zero: not in a cluster yet; learned at registration
     std::vector<TrayPlace> trays;  // mounted at start
-    runtime::Address listen;       // data port
-    std::string data_address;      // told to clients; empty: what was bound
-    std::string http_address;      // told to people
-    runtime::Address conductor;    // RPC address; an empty host: none
+    // Trays are spread over these; the home reactor is the first. Empty: the home reactor alone.
+    std::vector<runtime::Reactor*> reactors;
+    runtime::Address listen;     // data port
+    std::string data_address;    // told to clients; empty: what was bound
+    std::string http_address;    // told to people
+    runtime::Address conductor;  // RPC address; an empty host: none
     std::string version;
     runtime::Nanos slow_io = 2 * runtime::seconds;
     uint16_t max_depth = 1024;  // commands in flight granted to a connection
@@ -53,8 +56,8 @@ class ControlUnlock {
 class Store final : public net::Handler, public LinkOwner {
   public:
     // Mounts the trays and listens. Fails only if the port cannot be listened on.
-    [[nodiscard]] static runtime::Task<Result<std::unique_ptr<Store>>> start(
-        runtime::Reactor& reactor, StoreOptions options);
+    [[nodiscard]] static runtime::Task<Result<std::unique_ptr<Store>>> start(runtime::Reactor& home,
+                                                                             StoreOptions options);
     ~Store() override;
 
     // Starts the line to the conductor of the options.
@@ -66,14 +69,13 @@ class Store final : public net::Handler, public LinkOwner {
 
     [[nodiscard]] const runtime::Address& address() const { return server_->local(); }
     [[nodiscard]] uint32_t id() const { return store_id_; }  // 0: never registered
-    [[nodiscard]] Uuid cluster() const { return options_.cluster; }
-    [[nodiscard]] const StoreStats& stats() const { return stats_; }
-    [[nodiscard]] size_t shard_count() const { return shards_.size(); }
-    [[nodiscard]] Shard* find_shard(tray::ShardId id);
+    [[nodiscard]] Uuid cluster() const { return membership_.cluster; }
     [[nodiscard]] bool has_tray(const std::string& path) const;  // mounted or not
-    void fill(MetricsPage& page) const;
+    // To be used on its reactor.
+    [[nodiscard]] const Worker& worker(size_t index) const { return *workers_[index]; }
+    [[nodiscard]] runtime::Task<MetricsPage> metrics() const;
     // Why the store is not healthy; empty if it is.
-    [[nodiscard]] std::string problem() const;
+    [[nodiscard]] runtime::Task<std::string> problem() const;
 
     // --- control (also reached by RPC) ---
     [[nodiscard]] runtime::Task<Status> apply_shard(pureflash::v1::ApplyShard request);
@@ -86,48 +88,55 @@ class Store final : public net::Handler, public LinkOwner {
         pureflash::v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<Status> remove_tray(pureflash::v1::RemoveTrayRequest request);
 
-    // --- net::Handler ---
+    // --- net::Handler: routes every connection, serves those that name no shard ---
+    [[nodiscard]] net::Route route(const wire::Hello& hello) override;
     [[nodiscard]] Status on_hello(net::ServerChannel& channel, const wire::Hello& hello,
                                   wire::HelloReply& reply) override;
     [[nodiscard]] runtime::Task<void> on_command(net::ServerChannel& channel,
                                                  net::Incoming incoming) override;
-    void on_disconnect(net::ServerChannel& channel) override;
+    void on_disconnect(net::ServerChannel& /*channel*/) override {}
     void on_peer_error(const runtime::Address& peer, const Error& error) override;
 
     // --- LinkOwner ---
-    [[nodiscard]] pureflash::v1::RegisterStoreRequest registration() override;
-    [[nodiscard]] pureflash::v1::HeartbeatRequest heartbeat() override;
+    [[nodiscard]] runtime::Task<pureflash::v1::RegisterStoreRequest> registration() override;
+    [[nodiscard]] runtime::Task<pureflash::v1::HeartbeatRequest> heartbeat() override;
     [[nodiscard]] runtime::Task<Status> registered(
         pureflash::v1::RegisterStoreReply reply) override;
 
   private:
-    // What a channel's `user` points to: the shard of its handshake, found once.
-    struct Connection : ListHook {
-        Shard* shard = nullptr;  // nullptr: none was named, or it was deleted
-        uint64_t session = 0;
+    // A tray stays with the worker that it was given to for as long as the process has it.
+    struct Assignment {
+        TrayPlace place;
+        Worker* worker = nullptr;
+    };
+    struct Location {
+        Worker* worker = nullptr;
+        Uuid tray;
     };
 
-    Store(runtime::Reactor& reactor, StoreOptions options);
+    Store(runtime::Reactor& home, StoreOptions options);
+    [[nodiscard]] runtime::Task<void> start_workers();
+    [[nodiscard]] runtime::Task<void> stop_workers();
     [[nodiscard]] runtime::Task<void> mount_trays();
-    void adopt_shards(TraySlot& slot);
-    [[nodiscard]] runtime::Task<void> drop_shard(Shard& shard);
-    [[nodiscard]] runtime::Task<void> run_unnamed(net::ServerChannel& channel,
-                                                  net::Incoming incoming);
+    [[nodiscard]] runtime::Task<void> serve_shards(Assignment& at, MountedTray mounted);
+    [[nodiscard]] Worker& least_loaded() const;
+    [[nodiscard]] Assignment* find_tray(const Uuid& id);
+    [[nodiscard]] Assignment* find_path(const std::string& path);
+    [[nodiscard]] runtime::Task<Status> forget_tray(Assignment& at, bool force);
     [[nodiscard]] runtime::Task<Result<std::string>> run_rpc(std::string request);
+    [[nodiscard]] runtime::Task<void> answer_rpc(net::ServerChannel& channel,
+                                                 net::Incoming incoming);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::RpcReply>> dispatch(
         pureflash::v1::RpcRequest request);
     [[nodiscard]] Status save_trays();
 
-    runtime::Reactor& reactor_;
+    runtime::Reactor& home_;
     StoreOptions options_;
-    uint64_t incarnation_;  // of this process, for clients
+    Membership membership_;
     uint32_t store_id_ = 0;
-    StoreStats stats_;
-    Scratch scratch_;
-    ShardContext context_;
-    TraySet trays_;
-    std::map<tray::ShardId, std::unique_ptr<Shard>> shards_;
-    List<Connection> connections_;
+    std::vector<std::unique_ptr<Worker>> workers_;  // as options_.reactors
+    std::vector<Assignment> trays_;
+    std::map<tray::ShardId, Location> shards_;
     runtime::Mutex control_;  // one control call at a time
     runtime::Nanos last_heartbeat_at_ = 0;
     std::unique_ptr<net::Server> server_;

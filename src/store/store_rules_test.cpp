@@ -71,13 +71,15 @@ TEST(StoreRules, rule_r8_two_copies_in_flight_run_once) {
     call.data = filled(block_bytes, 0x11);
     Errc first = Errc::timed_out;
     Errc second = Errc::timed_out;
-    const uint64_t before = rig.store().find_shard(Rig::shard_id)->tray().counters().writes;
+    const uint64_t before =
+        rig.store().worker(0).find_shard(Rig::shard_id)->tray().counters().writes;
     rig.client.reactor().spawn(send_into(*one, call, first));
     rig.client.reactor().spawn(send_into(*two, call, second));
     rig.simulation.run_for(runtime::seconds);
     EXPECT_EQ(first, Errc::ok);
     EXPECT_EQ(second, Errc::ok);
-    EXPECT_EQ(rig.store().find_shard(Rig::shard_id)->tray().counters().writes, before + 1);
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id)->tray().counters().writes,
+              before + 1);
 }
 
 TEST(StoreRules, rule_r8_unknown_and_fenced_sessions_are_refused) {
@@ -437,23 +439,24 @@ TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_a
     for (uint64_t i = 0; i < newest; ++i) rig.disk.flip_bit(log_begin + i * block_bytes + 60, 1);
     rig.restart();
 
-    Shard* shard = rig.store().find_shard(Rig::shard_id);
+    Shard* shard = rig.store().worker(0).find_shard(Rig::shard_id);
     if (shard == nullptr) {
         // The record that made it is gone as well: told of it, the store does not make it anew.
         rig.lost_before = true;
         ASSERT_TRUE(rig.on_server(rig.apply(2, 7)));
-        shard = rig.store().find_shard(Rig::shard_id);
+        shard = rig.store().worker(0).find_shard(Rig::shard_id);
     }
     ASSERT_TRUE(shard->state().damaged);
-    EXPECT_NE(rig.store().problem().find("accept-loss"), std::string::npos);
+    EXPECT_NE(rig.store().worker(0).problem().find("accept-loss"), std::string::npos);
     auto again = rig.connect(Rig::session, false);
     again->epoch = shard->state().epoch;
     Data bytes;
     EXPECT_EQ(rig.read(*again, 0, block_bytes, bytes), Errc::data_lost);
     EXPECT_EQ(rig.write(*again, 0, filled(block_bytes, 3)), Errc::data_lost);
     EXPECT_EQ(rig.abort(*again, 1), Errc::unknown_session) << "decided, not asked for ever";
-    EXPECT_NE(rig.store().heartbeat().trays(0).message().find("accept-loss"), std::string::npos);
-    EXPECT_EQ(rig.store().heartbeat().trays(0).lost(0).volume_id(), 1u);
+    EXPECT_NE(rig.store().worker(0).describe_trays()[0].message().find("accept-loss"),
+              std::string::npos);
+    EXPECT_EQ(rig.store().worker(0).describe_trays()[0].lost(0).volume_id(), 1u);
 
     const auto accepted = rig.simulation.run_task(rig.server, [](Rig& of) -> Task<uint32_t> {
         pureflash::v1::AcceptLossRequest request;
@@ -465,8 +468,8 @@ TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_a
         co_return shards.value_or(0);
     }(rig));
     ASSERT_EQ(accepted.value_or(0), 1u);
-    EXPECT_EQ(rig.store().problem(), "");
-    EXPECT_EQ(rig.store().heartbeat().trays(0).health(), pureflash::v1::HEALTH_OK);
+    EXPECT_EQ(rig.store().worker(0).problem(), "");
+    EXPECT_EQ(rig.store().worker(0).describe_trays()[0].health(), pureflash::v1::HEALTH_OK);
     EXPECT_EQ(rig.read(*again, 0, block_bytes, bytes), Errc::ok);
     auto fresh = rig.connect(77, false);
     fresh->epoch = again->epoch;

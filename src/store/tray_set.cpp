@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/log.hpp"
 
 namespace pf::pfs {
@@ -54,9 +56,8 @@ std::string TraySlot::loss_message() const {
         shards, volumes.size());
 }
 
-v1::Tray TraySlot::describe(uint32_t store_id) const {
+v1::Tray TraySlot::describe() const {
     v1::Tray message;
-    message.set_store_id(store_id);
     message.set_path(path);
     if (!id.is_zero()) message.set_uuid(id.text());
     if (tray == nullptr) {
@@ -97,16 +98,18 @@ v1::Tray TraySlot::describe(uint32_t store_id) const {
     return message;
 }
 
-// After a SIGKILL the kernel lets go of the disk a little later than of the process: its ring still
-// holds the file. Without patience a store that is started again at once would give up its trays.
-Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open_patiently(std::string path,
-                                                                  runtime::DiskOptions options) {
+// The kernel lets go of a disk a little later than its process dies of a SIGKILL, or than it tells
+// that the last request of a disk that we close is complete: a worker thread of the ring may still
+// hold the file. Without patience a store would give up its trays, or one that it just formatted.
+Task<Result<std::unique_ptr<runtime::Disk>>> TraySet::open_disk(std::string path,
+                                                                runtime::DiskOptions options,
+                                                                runtime::Nanos patience) {
     constexpr runtime::Nanos pause = 50 * runtime::milliseconds;
     for (runtime::Nanos waited = 0;; waited += pause) {
-        Task<Result<std::unique_ptr<tray::Tray>>> opening = open(path, options);
-        Result<std::unique_ptr<tray::Tray>> opened = co_await opening;
+        Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, options);
+        Result<std::unique_ptr<runtime::Disk>> opened = co_await opening;
         const bool busy = !opened && opened.error().code == Errc::busy;
-        if (!busy || waited >= busy_patience) co_return opened;
+        if (!busy || waited >= patience) co_return opened;
         co_await runtime::sleep_for(pause);
     }
 }
@@ -118,8 +121,9 @@ runtime::DiskOptions TraySet::disk_options(std::optional<WriteCache> own) const 
 }
 
 Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path,
-                                                        runtime::DiskOptions options) {
-    Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, options);
+                                                        runtime::DiskOptions options,
+                                                        runtime::Nanos patience) {
+    Task<Result<std::unique_ptr<runtime::Disk>>> opening = open_disk(path, options, patience);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
     Task<Result<std::unique_ptr<tray::Tray>>> mounting = tray::Tray::mount(std::move(disk), mount_);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await mounting;
@@ -127,7 +131,8 @@ Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path,
 }
 
 Task<Status> TraySet::format(std::string path, runtime::DiskOptions disk_options, bool force) {
-    Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, disk_options);
+    Task<Result<std::unique_ptr<runtime::Disk>>> opening =
+        open_disk(path, disk_options, busy_patience);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
     tray::FormatOptions options;
     options.cluster = mount_.cluster;
@@ -146,7 +151,7 @@ Task<void> TraySet::mount(TrayPlace place) {
     slot->id = place.id;
     slot->write_cache = place.write_cache;
     Task<Result<std::unique_ptr<tray::Tray>>> opening =
-        open_patiently(place.path, disk_options(place.write_cache));
+        open(place.path, disk_options(place.write_cache), busy_patience);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     if (mounted) {
         slot->tray = std::move(*mounted);
@@ -170,13 +175,9 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         co_return fail(Errc::already_exists,
                        fmt::format("{} is a tray of this store already", request.path));
     }
-    if (slot == nullptr && slots_.size() == max_trays) {
-        co_return fail(Errc::resource_exhausted,
-                       fmt::format("a store has at most {} trays", max_trays));
-    }
     runtime::DiskOptions options = disk_options(request.write_cache);
     options.create_bytes = request.create_bytes;
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, options);
+    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, options, 0);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
     // Blank, or not ours and the operator insists.
@@ -186,12 +187,18 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         options.create_bytes = 0;
         Task<Status> formatting = format(request.path, options, request.force);
         PF_CO_TRY(co_await formatting);
-        Task<Result<std::unique_ptr<tray::Tray>>> again = open(request.path, options);
+        Task<Result<std::unique_ptr<tray::Tray>>> again =
+            open(request.path, options, busy_patience);
         mounted = co_await again;
     }
     if (!mounted) co_return std::unexpected<Error>(mounted.error());
-    const TraySlot* same = find((*mounted)->id());
-    if (same != nullptr && same != slot) {
+    const Uuid id = (*mounted)->id();
+    const TraySlot* same = find(id);
+    const bool elsewhere = std::ranges::find(request.others, id) != request.others.end();
+    if (elsewhere || (same != nullptr && same != slot)) {
+        Task<Status> stopping = (*mounted)->stop();  // a mounted tray has work of its own
+        const Status stopped = co_await stopping;
+        if (!stopped) log_warning("tray {}: {}", request.path, stopped.error().text());
         co_return fail(
             Errc::already_exists,
             fmt::format("{} holds a copy of a tray that this store has already", request.path));
@@ -203,7 +210,7 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     slot->problem.clear();
     slot->write_cache = request.write_cache;
     slot->tray = std::move(*mounted);
-    slot->id = slot->tray->id();
+    slot->id = id;
     co_return slot;
 }
 
@@ -243,12 +250,6 @@ TraySlot* TraySet::find_path(const std::string& path) {
         if (slot->path == path) return slot.get();
     }
     return nullptr;
-}
-
-std::vector<TrayPlace> TraySet::places() const {
-    std::vector<TrayPlace> places;
-    for (const auto& slot : slots_) places.push_back({slot->path, slot->id, slot->write_cache});
-    return places;
 }
 
 }  // namespace pf::pfs

@@ -1,7 +1,8 @@
-// The trays of a store: mounted at start, added and removed later. One that cannot be mounted, or
-// fails, is reported and leaves the others alone; it is never retried by itself.
+// The trays of one reactor of a store: mounted at start, added and removed later. One that cannot
+// be mounted, or fails, is reported and leaves the others alone; it is never retried by itself.
 //
-// Thread rule: one reactor, the one that owns all these trays. Bounded: `max_trays`.
+// Thread rule: one reactor, the one that owns all these trays. Bounded: by the store, which has at
+// most `max_trays` on all its reactors.
 #pragma once
 
 #include <map>
@@ -41,7 +42,8 @@ struct TraySlot {
     // What to say of these; empty if there are none.
     [[nodiscard]] std::string loss_message() const;
     [[nodiscard]] bool serves() const { return tray != nullptr && !tray->failed(); }
-    [[nodiscard]] pureflash::v1::Tray describe(uint32_t store_id) const;
+    // Without the store's id.
+    [[nodiscard]] pureflash::v1::Tray describe() const;
 };
 
 struct AddTray {
@@ -49,6 +51,7 @@ struct AddTray {
     uint64_t create_bytes = 0;  // make a file of this size if it is missing
     bool force = false;         // format over whatever is there
     std::optional<WriteCache> write_cache = std::nullopt;
+    std::vector<Uuid> others;  // trays that the store has on other reactors
 };
 
 class TraySet {
@@ -74,14 +77,13 @@ class TraySet {
 
     [[nodiscard]] TraySlot* find(const Uuid& id);
     [[nodiscard]] const std::vector<std::unique_ptr<TraySlot>>& slots() const { return slots_; }
-    [[nodiscard]] std::vector<TrayPlace> places() const;
 
   private:
     [[nodiscard]] TraySlot* find_path(const std::string& path);
+    [[nodiscard]] runtime::Task<Result<std::unique_ptr<runtime::Disk>>> open_disk(
+        std::string path, runtime::DiskOptions options, runtime::Nanos patience);
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open(
-        std::string path, runtime::DiskOptions options);
-    [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open_patiently(
-        std::string path, runtime::DiskOptions options);
+        std::string path, runtime::DiskOptions options, runtime::Nanos patience);
     [[nodiscard]] runtime::Task<Status> format(std::string path, runtime::DiskOptions options,
                                                bool force);
     [[nodiscard]] runtime::DiskOptions disk_options(std::optional<WriteCache> own) const;

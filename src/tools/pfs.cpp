@@ -9,6 +9,7 @@
 #include "base/log.hpp"
 #include "base/ports.hpp"
 #include "tools/daemon.hpp"
+#include "tools/data_reactors.hpp"
 #include "tools/store_http.hpp"
 #include "tools/store_process.hpp"
 
@@ -27,8 +28,10 @@ constexpr std::array config_keys = {
               "RPC address of the conductor."},
     ConfigKey{"store.trays", ConfigType::list, "",
               "Devices or files that hold trays of this store, besides those added later."},
-    ConfigKey{"store.reactors", ConfigType::integer, "1", "Threads that serve I/O; 1 for now."},
-    ConfigKey{"store.buffers", ConfigType::size, "128M", "Memory for I/O in flight."},
+    ConfigKey{"store.reactors", ConfigType::text, "auto",
+              "Threads that serve I/O, 1 to 64; auto or 0: one for each core the store may use."},
+    ConfigKey{"store.buffers", ConfigType::size, "128M",
+              "Memory for I/O in flight, split evenly over the reactors; each has at least 16M."},
     ConfigKey{"store.tray_cache", ConfigType::size, "64M",
               "Memory per tray for tables of older generations."},
     ConfigKey{"store.discard", ConfigType::boolean, "false", "Trim freed blocks on the devices."},
@@ -52,17 +55,12 @@ Status run(const Config& config) {
     const bool insecure = config.boolean("store.insecure_listen");
     PF_TRY(tools::check_listen(listen.host, insecure));
     PF_TRY(tools::check_listen(http.host, insecure));
-    if (config.integer("store.reactors") != 1) {
-        return fail(Errc::unsupported, fmt::format("store.reactors = {}: only 1 is offered so far; "
-                                                   "run one pfs per core instead",
-                                                   config.integer("store.reactors")));
-    }
+    PF_TRY_ASSIGN(size_t reactors, tools::parse_reactors(config.text("store.reactors")));
+    if (reactors == 0) reactors = tools::reactors_for_cores();
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(config.text("store.data")));
-    runtime::UringOptions reactor;
-    reactor.seed = tools::random_seed();
-    reactor.buffer_arena_bytes = config.size_bytes("store.buffers");
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
-                  runtime::ReactorGroup::start({reactor}));
+                  runtime::ReactorGroup::start(
+                      tools::data_reactors(reactors, config.size_bytes("store.buffers"))));
 
     pfs::StoreOptions options;
     for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
@@ -80,7 +78,7 @@ Status run(const Config& config) {
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,
                   tools::StoreHttp::start(http, insecure, *store));
     store->join();
-    log_info("pfs serves on {}", store->address());
+    log_info("pfs serves on {} with {} reactors", store->address(), reactors);
     tools::serve_until_stopped();
     log_info("stopping");
     tools::limit_stop_time(20);

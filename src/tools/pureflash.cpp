@@ -1,5 +1,5 @@
 // pureflash serve: a one-node cluster in one process. The conductor has one reactor, the store
-// another; everything that lasts is in one folder.
+// one or more others; everything that lasts is in one folder.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +11,7 @@
 #include "base/ports.hpp"
 #include "conductor/conductor.hpp"
 #include "tools/daemon.hpp"
+#include "tools/data_reactors.hpp"
 #include "tools/store_http.hpp"
 #include "tools/store_process.hpp"
 
@@ -23,6 +24,7 @@ struct ServeOptions {
     uint32_t trays = 0;     // 0: one, if the folder knows of none
     std::string tray_size;  // empty: default_tray_bytes()
     std::vector<std::string> tray_paths;
+    std::string reactors = "auto";
     std::string host = "127.0.0.1";
     uint16_t port_base = default_port_base;
     bool insecure_listen = false;
@@ -35,7 +37,7 @@ struct ServeOptions {
 };
 
 constexpr size_t control_reactor = 0;
-constexpr size_t data_reactor = 1;
+constexpr size_t first_data_reactor = 1;
 constexpr uint32_t max_serve_trays = 64;
 constexpr unsigned stop_limit_seconds = 20;
 constexpr unsigned start_limit_seconds = 120;
@@ -97,25 +99,44 @@ uint64_t default_tray_bytes(const std::string& folder, uint32_t files) {
 }
 
 // The trays that this start asks for and the folder does not know yet.
-Status add_trays(const ServeOptions& options, const tools::DataDir& dir, tools::StoreProcess& store,
-                 bool has_trays) {
+struct NewTrays {
+    std::vector<std::string> paths;
+    uint64_t bytes = 0;  // of those that are files and do not exist
+};
+
+Result<NewTrays> new_trays(const ServeOptions& options, const tools::DataDir& dir,
+                           const std::vector<pfs::TrayPlace>& known) {
     uint32_t files = options.trays;
-    if (files == 0 && options.tray_paths.empty() && !has_trays) files = 1;
-    uint64_t tray_bytes = default_tray_bytes(options.data, files);
+    if (files == 0 && options.tray_paths.empty() && known.empty()) files = 1;
+    NewTrays trays;
+    trays.bytes = default_tray_bytes(options.data, files);
     if (!options.tray_size.empty()) {
-        PF_TRY_ASSIGN(tray_bytes, parse_size(options.tray_size));
+        PF_TRY_ASSIGN(trays.bytes, parse_size(options.tray_size));
     }
+    trays.bytes = round_down(trays.bytes, block_bytes);
     for (uint32_t i = 0; i < files; ++i) {
-        const std::string path = dir.file(fmt::format("tray{}.img", i));
-        if (!store.has_tray(path))
-            PF_TRY(store.add_tray(path, round_down(tray_bytes, block_bytes)));
+        trays.paths.push_back(dir.file(fmt::format("tray{}.img", i)));
     }
     for (const std::string& given : options.tray_paths) {
-        const std::string path = std::filesystem::absolute(given).lexically_normal().string();
-        if (!store.has_tray(path))
-            PF_TRY(store.add_tray(path, round_down(tray_bytes, block_bytes)));
+        trays.paths.push_back(std::filesystem::absolute(given).lexically_normal().string());
     }
-    return {};
+    std::erase_if(trays.paths, [&known](const std::string& path) {
+        return std::ranges::find(known, path, &pfs::TrayPlace::path) != known.end();
+    });
+    return trays;
+}
+
+// One conductor; then as many for data as there are trays to serve, if there are cores for them.
+Result<std::vector<runtime::UringOptions>> reactors_for(const ServeOptions& options, size_t trays) {
+    PF_TRY_ASSIGN(size_t data, tools::parse_reactors(options.reactors));
+    if (data == 0) data = std::min(std::max<size_t>(trays, 1), tools::reactors_for_cores());
+    std::vector<runtime::UringOptions> all =
+        tools::data_reactors(data, tools::default_buffer_bytes);
+    runtime::UringOptions control;
+    control.seed = tools::random_seed();
+    control.buffer_arena_bytes = size_t{16} << 20;
+    all.insert(all.begin() + control_reactor, control);
+    return all;
 }
 
 Result<pfs::StoreOptions> store_options(const ServeOptions& options, const Uuid& cluster) {
@@ -134,14 +155,12 @@ Status serve(const ServeOptions& options) {
     PF_TRY_ASSIGN(const LogLevel level, parse_log_level(options.log_level));
     set_log_level(level);
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
-    runtime::UringOptions control;
-    control.seed = tools::random_seed();
-    control.buffer_arena_bytes = size_t{16} << 20;
-    runtime::UringOptions data;
-    data.seed = tools::random_seed();
-    data.buffer_arena_bytes = size_t{128} << 20;
+    PF_TRY_ASSIGN(const std::vector<pfs::TrayPlace> known, tools::known_trays(dir));
+    PF_TRY_ASSIGN(const NewTrays added, new_trays(options, dir, known));
+    PF_TRY_ASSIGN(const std::vector<runtime::UringOptions> reactors,
+                  reactors_for(options, known.size() + added.paths.size()));
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
-                  runtime::ReactorGroup::start({control, data}));
+                  runtime::ReactorGroup::start(reactors));
 
     conductor::ConductorOptions conductor_options;
     conductor_options.data_dir = dir.file("conductor");
@@ -152,11 +171,12 @@ Status serve(const ServeOptions& options) {
     PF_TRY(conductor.start(conductor_options));
     PF_TRY_ASSIGN(const Uuid cluster, conductor.cluster());
 
-    PF_TRY_ASSIGN(const std::vector<std::string> known, dir.read_lines("trays"));
     PF_TRY_ASSIGN(pfs::StoreOptions of_store, store_options(options, cluster));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreProcess> store,
-                  tools::StoreProcess::start(*group, data_reactor, dir, std::move(of_store)));
-    PF_TRY(add_trays(options, dir, *store, !known.empty()));
+                  tools::StoreProcess::start(*group, first_data_reactor, dir, std::move(of_store)));
+    for (const std::string& path : added.paths) {
+        if (!store->has_tray(path)) PF_TRY(store->add_tray(path, added.bytes));
+    }
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,
                   tools::StoreHttp::start(options.address(store_http_port_offset),
                                           options.insecure_listen, *store));
@@ -195,6 +215,9 @@ int main(int argc, char** argv) {
         "--tray-size", options.tray_size,
         "Size of new tray files (default: 20G, or half of the free space if that is less)");
     command->add_option("--tray", options.tray_paths, "A device or file to use as a tray");
+    command->add_option("--reactors", options.reactors,
+                        "Threads that serve I/O, 1 to 64 (default: auto, one for each tray of this "
+                        "start, at most one for each core)");
     command->add_option("--host", options.host, "Address to listen on (default 127.0.0.1)");
     command->add_option("--port-base", options.port_base, "First of the node's ports");
     command->add_flag("--insecure-listen", options.insecure_listen,

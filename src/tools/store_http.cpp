@@ -13,10 +13,10 @@ namespace {
 constexpr size_t max_calls = 16;
 constexpr unsigned call_timeout_s = 5;
 
-// Both run on the store's reactor.
+// Both run on the store's home reactor.
 Task<HttpResponse> metrics_page(const pfs::Store& store) {
-    MetricsPage page;
-    store.fill(page);
+    Task<MetricsPage> gathering = store.metrics();
+    const MetricsPage page = co_await gathering;
     HttpResponse response;
     response.content_type = net::metrics_content_type;
     response.body = net::metrics_text(page);
@@ -24,7 +24,8 @@ Task<HttpResponse> metrics_page(const pfs::Store& store) {
 }
 
 Task<HttpResponse> health_page(const pfs::Store& store) {
-    const std::string problem = store.problem();
+    Task<std::string> asking = store.problem();
+    const std::string problem = co_await asking;
     if (!problem.empty()) co_return net::http_error(Error{Errc::unavailable, problem});
     HttpResponse response;
     response.body = R"({"status":"ok"})";
@@ -34,7 +35,7 @@ Task<HttpResponse> health_page(const pfs::Store& store) {
 }  // namespace
 
 StoreHttp::StoreHttp(StoreProcess& process)
-    : process_(process), gate_(process.reactor(), max_calls, call_timeout_s) {}
+    : process_(process), gate_(process.home(), max_calls, call_timeout_s) {}
 
 Result<std::unique_ptr<StoreHttp>> StoreHttp::start(const runtime::Address& address,
                                                     bool insecure_listen, StoreProcess& process) {
@@ -58,7 +59,7 @@ Result<std::unique_ptr<StoreHttp>> StoreHttp::start(const runtime::Address& addr
 
 StoreHttp::~StoreHttp() {
     if (server_) server_->stop();
-    process_.on_reactor([this]() -> Task<void> {
+    process_.on_home([this]() -> Task<void> {
         gate_.close();
         return gate_.idle();
     });

@@ -46,11 +46,21 @@ Task<Status> stop_store(std::unique_ptr<pfs::Store>& store) {
 }
 }  // namespace
 
-Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup& group,
-                                                          size_t reactor, const DataDir& dir,
+Result<std::vector<pfs::TrayPlace>> known_trays(const DataDir& dir) {
+    PF_TRY_ASSIGN(const std::vector<std::string> lines, dir.read_lines(trays_file));
+    std::vector<pfs::TrayPlace> places;
+    for (const std::string& line : lines) {
+        PF_TRY_ASSIGN(pfs::TrayPlace place, parse_place(line));
+        places.push_back(std::move(place));
+    }
+    return places;
+}
+
+Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup& group, size_t home,
+                                                          const DataDir& dir,
                                                           pfs::StoreOptions options) {
     PF_TRY_ASSIGN(const StoreIdentity identity, load_identity(dir));
-    PF_TRY_ASSIGN(const std::vector<std::string> trays, dir.read_lines(trays_file));
+    PF_TRY_ASSIGN(const std::vector<pfs::TrayPlace> known, known_trays(dir));
     options.id = identity.id;
     if (options.cluster.is_zero()) options.cluster = identity.cluster;
     if (!identity.cluster.is_zero() && options.cluster != identity.cluster) {
@@ -58,10 +68,9 @@ Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup&
                                         identity.cluster.text() + ", not " +
                                         options.cluster.text());
     }
-    for (const std::string& line : trays) {
-        PF_TRY_ASSIGN(pfs::TrayPlace place, parse_place(line));
+    for (const pfs::TrayPlace& place : known) {
         std::erase_if(options.trays, [&](const auto& each) { return each.path == place.path; });
-        options.trays.push_back(std::move(place));
+        options.trays.push_back(place);
     }
     options.save_cluster = [&dir, id = identity.id](const Uuid& cluster) {
         return save_identity(dir, {id, cluster});
@@ -80,10 +89,11 @@ Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup&
     if (identity.cluster.is_zero() && !options.cluster.is_zero()) {
         PF_TRY(options.save_cluster(options.cluster));
     }
-    std::unique_ptr<StoreProcess> process(new StoreProcess(group, reactor));
-    runtime::Reactor& on = group.reactor(reactor);
+    std::unique_ptr<StoreProcess> process(new StoreProcess(group, home));
+    for (size_t i = home; i < group.size(); ++i) options.reactors.push_back(&group.reactor(i));
+    runtime::Reactor& on = group.reactor(home);
     Result<std::unique_ptr<pfs::Store>> store =
-        group.call(reactor, [&] { return pfs::Store::start(on, options); });
+        group.call(home, [&] { return pfs::Store::start(on, options); });
     if (!store) return std::unexpected<Error>(store.error());
     process->store_ = std::move(*store);
     return process;
@@ -94,7 +104,7 @@ StoreProcess::~StoreProcess() {
 }
 
 bool StoreProcess::has_tray(const std::string& path) {
-    return group_.call(reactor_, [&] { return store_->has_tray(path); });
+    return group_.call(home_, [&] { return store_->has_tray(path); });
 }
 
 Status StoreProcess::add_tray(const std::string& path, uint64_t create_bytes) {
@@ -102,26 +112,26 @@ Status StoreProcess::add_tray(const std::string& path, uint64_t create_bytes) {
     request.set_path(path);
     request.set_create_bytes(create_bytes);
     const Result<pureflash::v1::Tray> added =
-        group_.call(reactor_, [&] { return store_->add_tray(request); });
+        group_.call(home_, [&] { return store_->add_tray(request); });
     if (!added) return std::unexpected<Error>(added.error());
     return {};
 }
 
 void StoreProcess::join() {
-    group_.call(reactor_, [&] { store_->join(); });
+    group_.call(home_, [&] { store_->join(); });
 }
 
 bool StoreProcess::registered() {
-    return group_.call(reactor_, [&] { return store_->registered(); });
+    return group_.call(home_, [&] { return store_->registered(); });
 }
 
 std::string StoreProcess::address() {
-    return group_.call(reactor_, [&] { return store_->address().text(); });
+    return group_.call(home_, [&] { return store_->address().text(); });
 }
 
 void StoreProcess::stop() {
     if (!store_) return;
-    const Status stopped = group_.call(reactor_, [&] { return stop_store(store_); });
+    const Status stopped = group_.call(home_, [&] { return stop_store(store_); });
     PF_ASSERT(stopped);
 }
 

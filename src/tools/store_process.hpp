@@ -1,4 +1,4 @@
-// A store on a reactor thread of its own, driven from main: what pfs and pureflash have in common.
+// A store on reactor threads of its own, driven from main: what pfs and pureflash have in common.
 #pragma once
 
 #include <memory>
@@ -10,12 +10,15 @@
 
 namespace pf::tools {
 
+// The trays that the store in this folder had.
+[[nodiscard]] Result<std::vector<pfs::TrayPlace>> known_trays(const DataDir& dir);
+
 class StoreProcess {
   public:
-    // Fills identity, tray list and their saving from the folder; `options` gives the rest. `group`
-    // and `dir` outlive this.
+    // On the group's reactors from `home` to the last. Fills identity, tray list and their saving
+    // from the folder; `options` gives the rest. `group` and `dir` outlive this.
     [[nodiscard]] static Result<std::unique_ptr<StoreProcess>> start(runtime::ReactorGroup& group,
-                                                                     size_t reactor,
+                                                                     size_t home,
                                                                      const DataDir& dir,
                                                                      pfs::StoreOptions options);
     StoreProcess(const StoreProcess&) = delete;
@@ -29,20 +32,20 @@ class StoreProcess {
     [[nodiscard]] std::string address();
     void stop();
 
-    [[nodiscard]] runtime::Reactor& reactor() { return group_.reactor(reactor_); }
+    [[nodiscard]] runtime::Reactor& home() { return group_.reactor(home_); }
     // To be used on that reactor only.
     [[nodiscard]] const pfs::Store& store() const { return *store_; }
     // From a thread that is no reactor: runs there and waits.
     template <class Function>
-    auto on_reactor(Function function) {
-        return group_.call(reactor_, std::move(function));
+    auto on_home(Function function) {
+        return group_.call(home_, std::move(function));
     }
 
   private:
-    StoreProcess(runtime::ReactorGroup& group, size_t reactor) : group_(group), reactor_(reactor) {}
+    StoreProcess(runtime::ReactorGroup& group, size_t home) : group_(group), home_(home) {}
     runtime::ReactorGroup& group_;
-    size_t reactor_;
-    std::unique_ptr<pfs::Store> store_;  // touched on its reactor only
+    size_t home_;
+    std::unique_ptr<pfs::Store> store_;  // touched on its home reactor only
 };
 
 }  // namespace pf::tools

@@ -134,7 +134,7 @@ class Run {
         const auto done = [&] { return broken() || reader.finished(); };
         if (!sim.run_until(done, sim.now() + liveness_bound)) return stuck("the last check");
         if (broken()) return what_broke();
-        return cluster_.store()->problem();
+        return cluster_.store()->worker(0).problem();
     }
 
     Rng rng_;

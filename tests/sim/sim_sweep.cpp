@@ -198,7 +198,7 @@ class Attempt {
         reached = node.operations_so_far() >= target;
         if (!reached) return {};  // the plan would hit whatever comes next
         ++tally.runs;
-        const bool tray_failed = !cluster_->store()->problem().empty();
+        const bool tray_failed = !cluster_->store()->worker(0).problem().empty();
         if (tray_failed) ++tally.failed_trays;
         if (!result && !tray_failed) return "it did not end";
         if (result && *result != Errc::ok) {
@@ -228,7 +228,8 @@ class Attempt {
             if (!oracle_.violation().empty()) return oracle_.violation();
             if (!io.unexpected.empty()) return "afterwards " + io.unexpected;
             if (!reader.finished()) return "afterwards reading everything did not end";
-            if (!cluster_->store()->problem().empty()) return cluster_->store()->problem();
+            if (!cluster_->store()->worker(0).problem().empty())
+                return cluster_->store()->worker(0).problem();
             cluster_->store_node().power_loss();
             cluster_->store_node().restart();
         }

@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "base/assert.hpp"
+#include "runtime/uring/uring_reactor.hpp"
 
 namespace pf::runtime {
 
@@ -21,15 +22,15 @@ uint64_t total_bytes(const StreamOp& op) {
 }  // namespace
 
 UringConnection::UringConnection(Ring& ring, int fd, Address peer)
-    : ring_(ring),
+    : ring_(&ring),
       file_(ring.register_file(fd)),
       peer_(std::move(peer)),
       receive_(*this, &UringConnection::prepare_receive, &UringConnection::receive_done),
       send_(*this, &UringConnection::prepare_send, &UringConnection::send_done) {}
 
 UringConnection::~UringConnection() {
-    PF_ASSERT((!receive_.in_flight && !send_.in_flight) || ring_.draining());
-    ring_.unregister_file(file_);
+    PF_ASSERT((!receive_.in_flight && !send_.in_flight) || ring_->draining());
+    if (ring_ != nullptr) ring_->unregister_file(file_);
     ::close(file_.fd);
 }
 
@@ -38,7 +39,7 @@ void UringConnection::start(Side& side, StreamOp& op) {
     PF_ASSERT(op.iov_count > 0 && op.iov_count <= StreamOp::max_iovecs);
     op.progress = 0;
     side.op = &op;
-    ring_.start(side);
+    ring_->start(side);
 }
 
 void UringConnection::finish(Side& side, int64_t result) {
@@ -126,7 +127,7 @@ void UringConnection::send_done(RingOp& base, int32_t result, uint32_t /*cqe_fla
     } else if (result == 0) {
         finish(side, -EIO);
     } else {
-        side.connection.ring_.start(side);
+        side.connection.ring_->start(side);
     }
 }
 
@@ -135,6 +136,19 @@ void UringConnection::shut_down() {
     shut_ = true;
     // Fails only when the peer is gone already, and then the operations end by themselves.
     (void)::shutdown(file_.fd, SHUT_RDWR);
+}
+
+void UringConnection::leave() {
+    PF_ASSERT(!receive_.in_flight && !send_.in_flight);
+    ring_->unregister_file(file_);
+    file_.slot = -1;
+    ring_ = nullptr;
+}
+
+void UringConnection::enter(Reactor& reactor) {
+    PF_ASSERT(ring_ == nullptr);
+    ring_ = &static_cast<UringReactor&>(reactor).ring();
+    file_ = ring_->register_file(file_.fd);
 }
 
 }  // namespace pf::runtime

@@ -18,6 +18,8 @@ class UringConnection final : public Connection {
     void submit_receive(StreamOp& op) override;
     void submit_send(StreamOp& op) override;
     void shut_down() override;
+    void leave() override;
+    void enter(Reactor& reactor) override;
     [[nodiscard]] const Address& peer() const override { return peer_; }
 
   private:
@@ -37,7 +39,7 @@ class UringConnection final : public Connection {
     void set_low_water(uint32_t bytes);
     static void finish(Side& side, int64_t result);
 
-    Ring& ring_;
+    Ring* ring_;  // nullptr: on its way to another reactor
     RingFile file_;
     Address peer_;
     bool shut_ = false;

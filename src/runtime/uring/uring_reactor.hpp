@@ -55,6 +55,8 @@ class UringReactor final : public Reactor {
 
     // Turns of the loop so far: an idle reactor makes none.
     [[nodiscard]] uint64_t turns() const { return turns_; }
+    // For what this reactor opens, and connections that are handed to it.
+    [[nodiscard]] Ring& ring() { return *ring_; }
     [[nodiscard]] bool arena_registered() const { return arena_registered_; }
 
   private:
