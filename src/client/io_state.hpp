@@ -8,11 +8,11 @@
 #include <string>
 
 #include "base/list.hpp"
-#include "client/pause.hpp"
 #include "client/split.hpp"
 #include "client/volume.hpp"
 #include "net/channel.hpp"
 #include "runtime/buffer_pool.hpp"
+#include "runtime/pause.hpp"
 #include "runtime/sync.hpp"
 #include "runtime/timer.hpp"
 
@@ -114,7 +114,7 @@ struct ShardLink {
     bool woken = false;
     uint32_t failures = 0;  // since something last succeeded: paces the attempts
     runtime::WaitQueue wake_queue;
-    Pause pause;
+    runtime::Pause pause;
 
     void wake() {
         woken = true;

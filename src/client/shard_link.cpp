@@ -74,8 +74,8 @@ Task<void> VolumeCore::turn_link(ShardLink* link) {
 
 Task<void> VolumeCore::back_off(ShardLink* link) {
     const runtime::Nanos duration =
-        backoff(reactor_.rng(), link->failures - 1, shortest_pause, longest_pause);
-    co_await link->pause.sleep(duration);
+        runtime::backoff(reactor_.rng(), link->failures - 1, shortest_pause, longest_pause);
+    co_await link->pause.wait(duration);
 }
 
 // Asks the conductor. The first time a whole page is asked for, since neighbours will be needed.
@@ -184,7 +184,7 @@ Task<Status> VolumeCore::open_session(ShardLink* link) {
 
 Task<void> VolumeCore::close_session(ShardLink* link) {
     struct Closing : net::Request {
-        Pause pause;
+        runtime::Pause pause;
         bool done = false;
     };
     Closing request;
@@ -198,7 +198,7 @@ Task<void> VolumeCore::close_session(ShardLink* link) {
         closing.pause.end();
     };
     link->channel->issue(request);
-    co_await request.pause.sleep(close_session_timeout);
+    co_await request.pause.wait(close_session_timeout);
     if (!request.done) co_await drop(link);
     link->session_open = false;
 }

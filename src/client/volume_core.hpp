@@ -126,10 +126,10 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     bool pumping_ = false;
     bool wants_memory_ = false;  // something waits for pool memory
     bool closing_ = false;
-    bool stopping_ = false;     // the links end
-    Errc failed_ = Errc::ok;    // the whole handle is finished
-    Pause close_pause_;         // ends when `unfinished_` is 0
-    runtime::WaitGroup tasks_;  // our coroutines
+    bool stopping_ = false;       // the links end
+    Errc failed_ = Errc::ok;      // the whole handle is finished
+    runtime::Pause close_pause_;  // ends when `unfinished_` is 0
+    runtime::WaitGroup tasks_;    // our coroutines
     VolumeTimer kick_timer_;
     VolumeTimer deadline_timer_;
 };

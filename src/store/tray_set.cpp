@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "base/log.hpp"
+#include "tray/superblock.hpp"
 
 namespace pf::pfs {
 
@@ -59,9 +60,23 @@ Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path, uint64
     options.create_bytes = create_bytes;
     Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor_.open_disk(path, options);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
+    Task<Status> looking = refuse_copy(*disk, path);
+    PF_CO_TRY(co_await looking);
     Task<Result<std::unique_ptr<tray::Tray>>> mounting = tray::Tray::mount(std::move(disk), mount_);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await mounting;
     co_return mounted;
+}
+
+// A copy of a disk is the same tray again. Mounting one would change it, so this looks first.
+Task<Status> TraySet::refuse_copy(runtime::Disk& disk, const std::string& path) {
+    tray::SuperblockReader reader(disk);
+    Task<Result<tray::Superblock>> reading = reader.read();
+    const Result<tray::Superblock> superblock = co_await reading;
+    const TraySlot* same = superblock ? find(superblock->tray) : nullptr;
+    if (same == nullptr || same->path == path) co_return Status{};
+    co_return fail(Errc::already_exists,
+                   fmt::format("'{}' is a copy of tray {}, which this store has at '{}'", path,
+                               same->id.text(), same->path));
 }
 
 Task<Status> TraySet::format(std::string path, bool force) {
@@ -108,6 +123,12 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         co_return fail(Errc::resource_exhausted,
                        fmt::format("a store has at most {} trays", max_trays));
     }
+    if (request.create_bytes > 0) {
+        // Before a file is made that would be refused, or one where a device was meant.
+        PF_CO_TRY(tray::choose_geometry(request.create_bytes, 0));
+        if (request.path.starts_with("/dev/") && !request.path.starts_with("/dev/shm/"))
+            request.create_bytes = 0;
+    }
     Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, request.create_bytes);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
@@ -122,10 +143,12 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     }
     if (!mounted) co_return std::unexpected<Error>(mounted.error());
     const TraySlot* same = find((*mounted)->id());
-    if (same != nullptr && same != slot) {
-        co_return fail(
-            Errc::already_exists,
-            fmt::format("{} holds a copy of a tray that this store has already", request.path));
+    if (same != nullptr && same != slot) {  // two copies were added at the same time
+        Task<Status> stopping = (*mounted)->stop();
+        (void)co_await stopping;
+        co_return fail(Errc::already_exists,
+                       fmt::format("'{}' is a copy of tray {}, which this store has at '{}'",
+                                   request.path, same->id.text(), same->path));
     }
     if (slot == nullptr) {
         slot = slots_.emplace_back(std::make_unique<TraySlot>()).get();

@@ -66,6 +66,7 @@ class TraySet {
                                                                           uint64_t create_bytes);
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open_patiently(
         std::string path);
+    [[nodiscard]] runtime::Task<Status> refuse_copy(runtime::Disk& disk, const std::string& path);
     [[nodiscard]] runtime::Task<Status> format(std::string path, bool force);
 
     runtime::Reactor& reactor_;

@@ -2,7 +2,6 @@
 // another; everything that lasts is in one folder.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -10,9 +9,11 @@
 #include "base/log.hpp"
 #include "base/ports.hpp"
 #include "conductor/conductor.hpp"
+#include "tools/command_line.hpp"
 #include "tools/daemon.hpp"
 #include "tools/store_http.hpp"
 #include "tools/store_process.hpp"
+#include "tray/format.hpp"
 
 namespace {
 
@@ -50,7 +51,13 @@ Status check(const ServeOptions& options) {
                     fmt::format("--port-base {}: from 1 to {}", options.port_base,
                                 UINT16_MAX - conductor_rpc_port_offset));
     }
-    return {};
+    if (options.data.empty()) return fail(Errc::invalid_argument, "--data '': give a folder");
+    if (options.tray_size.empty()) return {};
+    PF_TRY_ASSIGN(const uint64_t tray_bytes, parse_size(options.tray_size));
+    const auto geometry = tray::choose_geometry(tray_bytes, 0);
+    if (geometry) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("--tray-size {}: {}", options.tray_size, geometry.error().message));
 }
 
 // The conductor on its reactor, driven from main.
@@ -111,8 +118,16 @@ Status add_trays(const ServeOptions& options, const tools::DataDir& dir, tools::
     }
     for (const std::string& given : options.tray_paths) {
         const std::string path = std::filesystem::absolute(given).lexically_normal().string();
-        if (!store.has_tray(path))
-            PF_TRY(store.add_tray(path, round_down(tray_bytes, block_bytes)));
+        if (store.has_tray(path)) continue;
+        // A slip in a path must not fill another disk.
+        std::error_code unknown;
+        if (options.tray_size.empty() && !std::filesystem::exists(path, unknown)) {
+            return fail(Errc::not_found,
+                        fmt::format("--tray '{}' does not exist: name a device or a file, or give "
+                                    "--tray-size to make a file",
+                                    given));
+        }
+        PF_TRY(store.add_tray(path, round_down(tray_bytes, block_bytes)));
     }
     return {};
 }
@@ -181,7 +196,7 @@ Status serve(const ServeOptions& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("PureFlash: an all-flash distributed block store, on one node");
+    CLI::App app("PureFlash: an all-flash distributed block store, on one node", "pureflash");
     app.set_version_flag("--version", PUREFLASH_VERSION);
     app.require_subcommand(1);
     ServeOptions options;
@@ -192,13 +207,15 @@ int main(int argc, char** argv) {
     command->add_option(
         "--tray-size", options.tray_size,
         "Size of new tray files (default: 20G, or half of the free space if that is less)");
-    command->add_option("--tray", options.tray_paths, "A device or file to use as a tray");
+    command->add_option(
+        "--tray", options.tray_paths,
+        "A device or file to use as a tray; with --tray-size a missing file is made");
     command->add_option("--host", options.host, "Address to listen on (default 127.0.0.1)");
     command->add_option("--port-base", options.port_base, "First of the node's ports");
     command->add_flag("--insecure-listen", options.insecure_listen,
                       "Allow addresses other than loopback, without authentication");
     command->add_option("--log-level", options.log_level, "debug, info, warning, error or off");
-    CLI11_PARSE(app, argc, argv);
+    if (const auto over = pf::tools::parse_command_line(app, argc, argv)) return *over;
 
     pf::tools::block_stop_signals();
     const pf::Status status = serve(options);

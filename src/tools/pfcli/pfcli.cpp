@@ -8,6 +8,7 @@
 
 #include "base/ports.hpp"
 #include "base/units.hpp"
+#include "tools/command_line.hpp"
 #include "tools/pfcli/api.hpp"
 #include "tools/pfcli/completion.hpp"
 #include "tools/pfcli/table.hpp"
@@ -79,6 +80,8 @@ const std::vector<Column> top_columns = {
     {"read_latency_seconds", "READ LAT", Show::latency},
     {"write_latency_seconds", "WRITE LAT", Show::latency},
 };
+
+constexpr std::chrono::seconds patience{10};
 
 // Everything that may be given on the command line.
 struct Arguments {
@@ -315,22 +318,16 @@ Status run(const CLI::App& app, const Arguments& arguments, Command chosen) {
         fmt::print("{}", script);
         return {};
     }
-    PF_TRY_ASSIGN(const Api api, Api::create(arguments.conductor));
+    PF_TRY_ASSIGN(Api api, Api::create(arguments.conductor));
+    // `version` is for when nothing works.
+    if (chosen != &version) api.be_patient(patience);
     return chosen(api, arguments);
-}
-
-// One line, whatever the command line parser has to say.
-int usage_error(const CLI::ParseError& error) {
-    std::string line = error.what();
-    for (char& c : line) c = c == '\n' ? ' ' : c;
-    fmt::print(stderr, "pfcli: {}: 'pfcli --help' shows what there is\n", line);
-    return 2;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("Administers a PureFlash cluster");
+    CLI::App app("Administers a PureFlash cluster", "pfcli");
     Arguments arguments;
     Command chosen = nullptr;
     app.set_version_flag("--version", PUREFLASH_VERSION);
@@ -345,13 +342,7 @@ int main(int argc, char** argv) {
     add_volume_commands(app, arguments, chosen);
     add_store_commands(app, arguments, chosen);
     add_other_commands(app, arguments, chosen);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::Success& success) {
-        return app.exit(success);  // help or version
-    } catch (const CLI::ParseError& error) {
-        return usage_error(error);
-    }
+    if (const auto over = parse_command_line(app, argc, argv)) return *over;
     const Status done = run(app, arguments, chosen);
     if (done) return 0;
     fmt::print(stderr, "pfcli: {}\n",
