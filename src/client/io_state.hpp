@@ -111,8 +111,10 @@ struct ShardLink {
     bool refresh_wanted = false;  // the location or epoch we know is refused
     bool drop_wanted = false;     // end the connection: a read is past its deadline
     bool ever_connected = false;
+    bool parting = false;  // ends the connection because others are needed more
     bool woken = false;
-    uint32_t failures = 0;  // since something last succeeded: paces the attempts
+    uint64_t last_used = 0;  // in commands of the volume
+    uint32_t failures = 0;   // since something last succeeded: paces the attempts
     runtime::WaitQueue wake_queue;
     runtime::Pause pause;
 

@@ -90,6 +90,7 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     [[nodiscard]] runtime::Task<void> turn_link(ShardLink* link);
     [[nodiscard]] runtime::Task<Status> locate(ShardLink* link);
     [[nodiscard]] runtime::Task<Status> connect(ShardLink* link);
+    void make_room();
     [[nodiscard]] runtime::Task<void> watch(ShardLink* link);
     [[nodiscard]] runtime::Task<void> drop(ShardLink* link);
     [[nodiscard]] runtime::Task<Status> open_session(ShardLink* link);
@@ -120,6 +121,8 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     List<Link<OpenIo>> writes_;         // in the order they came, with the flushes among them
     List<Link<OpenIo>> deadlines_;      // in the order they came: one timeout for all
     std::vector<std::unique_ptr<ShardLink>> links_;  // by shard index; made when first used
+    uint32_t channels_ = 0;                          // of all links
+    uint64_t commands_ = 0;                          // sent, as a clock
     uint32_t unfinished_ = 0;                        // I/Os accepted and not completed
     uint32_t expired_writes_ = 0;                    // pieces whose fate is not known yet
     bool completing_flushes_ = false;

@@ -4,6 +4,7 @@ processes: what they tell systemd, a restart of the conductor alone under open v
 the largest volume, offline inspection of damaged trays, and clients that come before the server."""
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -150,6 +151,12 @@ class OneProcess(unittest.TestCase):
             self.assertEqual(library.write(volume, b"e" * 4096, PIB - 4096), 0)
             self.assertEqual(library.read(volume, 4096, PIB - 4096), (0, b"e" * 4096))
             self.assertEqual(library.read(volume, 4096, PIB // 2), (0, b"\0" * 4096))
+            # More shards than a store takes connections, or this process may have files.
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
+            for shard in range(0, PIB >> 36, 3):
+                self.assertEqual(library.read(volume, 4096, shard << 36)[0], 0, f"shard {shard}")
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             library.close(volume)
             library.destroy()
             cluster.cli("volume", "delete", "huge")
