@@ -5,6 +5,7 @@ against a node that runs from the installed programs. Usage: BUILD"""
 import configparser
 import os
 import pathlib
+import re
 import shlex
 import shutil
 import subprocess
@@ -79,6 +80,15 @@ class Installed(unittest.TestCase):
                             continue
                         self.assertIn("ok", output(program, *arguments, env=environment))
             self.assertEqual(cluster.cli("-o", "names", "volume", "list"), "")
+
+    def test_the_program_of_the_reference_page(self):
+        page = (PROGRAMS.parents[2] / "docs/reference/pfbd.md").read_text(encoding="utf-8")
+        source = pathlib.Path(self.folder) / "example.c"
+        source.write_text(re.search(r"```c\n(.*?)```", page, re.S).group(1), encoding="utf-8")
+        program = self.compile(source, *self.flags())
+        with Cluster(BUILD, tray_size="256M") as cluster:
+            cluster.cli("volume", "create", "data", "--size", "1M")
+            output(program, env={"LD_LIBRARY_PATH": self.library, "PF_CONDUCTOR": cluster.conductor})
 
     def test_units(self):
         folder = pathlib.Path(self.prefix) / "lib/systemd/system"
