@@ -123,7 +123,15 @@ Status volume_create(const Api& api, const Arguments& arguments) {
     if (!arguments.shard_size.empty()) {
         PF_TRY_ASSIGN(body["shard_bytes"], parse_size(arguments.shard_size));
     }
-    PF_TRY_ASSIGN(const json volume, api.post("/v1/volumes", body));
+    Result<json> made = api.post("/v1/volumes", body);
+    // The first store of a cluster that is starting joins a moment after its conductor answers.
+    const auto give_up = std::chrono::steady_clock::now() + patience;
+    while (!made && made.error().code == Errc::unavailable &&
+           std::chrono::steady_clock::now() < give_up) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        made = api.post("/v1/volumes", body);
+    }
+    PF_TRY_ASSIGN(const json volume, std::move(made));
     print(arguments, volume, details(volume, volume_details));
     return {};
 }
