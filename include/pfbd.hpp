@@ -35,7 +35,7 @@ inline void check(int status) {
 }
 
 struct Options {
-    std::string conductor;  // HOST:PORT; empty: PF_CONDUCTOR, then 127.0.0.1:49180
+    std::string conductor{};  // HOST:PORT; empty: PF_CONDUCTOR, then 127.0.0.1:49180
     bool caller_thread = false;
     uint32_t depth = 0;
     uint32_t io_timeout_ms = 0;

@@ -8,7 +8,7 @@ build=(g++-12 clang-19 cmake ninja-build make pkg-config git ca-certificates
        libssl-dev zlib1g-dev libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev)
 check=(clang-format-19 clang-tidy-19 libclang-rt-19-dev llvm-19 python3 python3-yaml ccache)
 tools=(fio nbdkit libnbd-bin nbdfuse fuse3 qemu-utils e2fsprogs xfsprogs util-linux curl jq procps iproute2
-       dpkg-dev)
+       dpkg-dev systemd bsdutils)
 
 missing=()
 for package in "${build[@]}" "${check[@]}" "${tools[@]}"; do

@@ -7,7 +7,7 @@ build=$(realpath "${1:-build/release}")
 tools=$build/src/tools
 export PATH=$tools:$PATH
 work=$(mktemp -d "${TMPDIR:-/tmp}/pureflash-quickstart.XXXXXX")
-port_base=${PF_PORT_BASE:-$((20000 + RANDOM % 20000))}
+port_base=${PF_PORT_BASE:-$((20000 + RANDOM % 12000))}
 export PF_CONDUCTOR=127.0.0.1:$((port_base + 20))
 server= load= nbd=
 
@@ -56,7 +56,7 @@ echo "  sha256 $image_sum"
 say "3. Create two volumes and write the image to one"
 run pfcli volume create demo --size ${image_mib}M
 run pfcli volume create load --size 1G
-run pfdd if="$work/image" of=pf:demo bs=1M iodepth=16 status=none
+run pfdd if="$work/image" of=pf:demo bs=1M conv=sparse
 run pfcli volume list
 
 say "4. Kill the server with SIGKILL in the middle of a second write load"

@@ -93,3 +93,26 @@ auto pfbd_context::wait_for(Make make) {
     while (!state.value) on_caller->poll(pf::runtime::never);
     return std::move(*state.value);
 }
+
+namespace pf::client::capi {
+
+// Guards the slots and the description of a volume.
+class SlotLock {
+  public:
+    explicit SlotLock(pfbd_volume& volume) : volume_(volume) {
+        if (volume_.context->own_thread()) volume_.mutex.lock();
+    }
+    SlotLock(const SlotLock&) = delete;
+    SlotLock& operator=(const SlotLock&) = delete;
+    ~SlotLock() {
+        if (volume_.context->own_thread()) volume_.mutex.unlock();
+    }
+
+  private:
+    pfbd_volume& volume_;
+};
+
+// The asynchronous calls that a volume can have under way.
+void make_slots(pfbd_volume& volume);
+
+}  // namespace pf::client::capi

@@ -44,9 +44,10 @@ class FakeStore : public net::Handler {
 
     Status on_hello(net::ServerChannel&, const wire::Hello&, wire::HelloReply& reply) override {
         if (depth != 0) reply.depth = depth;
+        most_connected = std::max(most_connected, ++connected);
         return {};
     }
-    void on_disconnect(net::ServerChannel&) override {}
+    void on_disconnect(net::ServerChannel&) override { --connected; }
 
     runtime::Task<void> on_command(net::ServerChannel& channel, net::Incoming incoming) override {
         if (delay_max > 0)
@@ -198,6 +199,8 @@ class FakeStore : public net::Handler {
     uint64_t aborts = 0;
     uint64_t bad_payloads = 0;
     uint64_t sessions_opened = 0;
+    uint32_t connected = 0;
+    uint32_t most_connected = 0;
 };
 
 class FakeConductor : public net::Handler {
@@ -303,8 +306,9 @@ struct Opened {
     }
 };
 inline runtime::Task<Opened> open_volume(uint32_t depth = 16, runtime::Nanos io_timeout = 0,
-                                         bool read_only = false) {
+                                         bool read_only = false, uint32_t max_channels = 512) {
     ClusterOptions options;
+    options.max_channels = max_channels;
     options.conductor = {"conductor", conductor_port};
     options.client_name = "test";
     options.depth = depth;

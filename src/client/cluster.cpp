@@ -1,8 +1,8 @@
 // The conductor's side of the library: opening and administering volumes.
 #include <fmt/format.h>
 
-#include "client/pause.hpp"
 #include "client/volume_core.hpp"
+#include "runtime/pause.hpp"
 
 namespace pf::client {
 
@@ -42,7 +42,7 @@ class ClusterCore final : public Cluster {
         ask->set_read_only(read_only);
         ask->set_exclusive(exclusive);
         ask->set_client(options_.client_name);
-        auto reply = co_await call_patiently(std::move(request));
+        auto reply = co_await call_again(std::move(request));
         if (!reply) co_return std::unexpected(std::move(reply).error());
         const auto& answer = reply->open_volume();
         OpenedVolume opened{info_of(answer.volume()), answer.session(), answer.writer_token(),
@@ -65,7 +65,7 @@ class ClusterCore final : public Cluster {
         ask->set_name(name);
         ask->set_size_bytes(size_bytes);
         ask->set_replicas(replicas);
-        auto reply = co_await conductor_.call(std::move(request));
+        auto reply = co_await call(std::move(request));
         if (!reply) co_return std::unexpected(std::move(reply).error());
         co_return info_of(reply->volume());
     }
@@ -74,7 +74,7 @@ class ClusterCore final : public Cluster {
         RpcRequest request;
         request.mutable_delete_volume()->set_name(name);
         request.mutable_delete_volume()->set_force(force);
-        auto reply = co_await conductor_.call(std::move(request));
+        auto reply = co_await call(std::move(request));
         if (!reply) co_return std::unexpected(std::move(reply).error());
         co_return Status{};
     }
@@ -84,7 +84,7 @@ class ClusterCore final : public Cluster {
         RpcRequest request;
         request.mutable_rename_volume()->set_name(name);
         request.mutable_rename_volume()->set_new_name(new_name);
-        auto reply = co_await conductor_.call(std::move(request));
+        auto reply = co_await call(std::move(request));
         if (!reply) co_return std::unexpected(std::move(reply).error());
         co_return Status{};
     }
@@ -94,7 +94,7 @@ class ClusterCore final : public Cluster {
         RpcRequest request;
         request.mutable_resize_volume()->set_name(name);
         request.mutable_resize_volume()->set_size_bytes(size_bytes);
-        auto reply = co_await conductor_.call(std::move(request));
+        auto reply = co_await call(std::move(request));
         if (!reply) co_return std::unexpected(std::move(reply).error());
         co_return Status{};
     }
@@ -102,7 +102,7 @@ class ClusterCore final : public Cluster {
     Task<Result<VolumeInfo>> stat(std::string name) override {
         RpcRequest request;
         request.mutable_stat_volume()->set_name(name);
-        auto reply = co_await conductor_.call(std::move(request));
+        auto reply = co_await call(std::move(request));
         if (!reply) co_return std::unexpected(std::move(reply).error());
         co_return info_of(reply->stat_volume().volume());
     }
@@ -114,7 +114,7 @@ class ClusterCore final : public Cluster {
             RpcRequest request;
             request.mutable_list_volumes()->set_after(after);
             request.mutable_list_volumes()->set_limit(volumes_per_page);
-            auto reply = co_await conductor_.call(std::move(request));
+            auto reply = co_await call(std::move(request));
             if (!reply) co_return std::unexpected(std::move(reply).error());
             for (const auto& volume : reply->list_volumes().volumes())
                 volumes.push_back(info_of(volume));
@@ -131,29 +131,47 @@ class ClusterCore final : public Cluster {
     }
 
   private:
-    // What a lost answer left open at the conductor went with its connection.
-    Task<Result<RpcReply>> call_patiently(RpcRequest request) {
+    // A client may come up before the conductor. One waiter asks for all.
+    Task<Status> reach_conductor(runtime::Nanos deadline) {
         runtime::Reactor& reactor = runtime::Reactor::current();
-        const runtime::Nanos deadline = reactor.now() + options_.open_timeout;
         co_await patience_.lock();
-        auto reply = co_await conductor_.call(request);
-        for (uint32_t failures = 0; !reply && reply.error().code == Errc::disconnected;
+        Status reached = co_await conductor_.connect();
+        for (uint32_t failures = 0; !reached && reached.error().code == Errc::disconnected;
              ++failures) {
-            const runtime::Nanos pause =
-                backoff(reactor.rng(), failures, 50 * runtime::milliseconds, runtime::seconds);
+            const runtime::Nanos pause = runtime::backoff(
+                reactor.rng(), failures, 50 * runtime::milliseconds, runtime::seconds);
             if (reactor.now() + pause >= deadline) break;
-            co_await pause_.sleep(pause);
-            reply = co_await conductor_.call(request);
-            if (!reply && reply.error().code == Errc::cancelled) break;
+            co_await pause_.wait(pause);
+            reached = co_await conductor_.connect();
         }
         patience_.unlock();
+        co_return reached;
+    }
+
+    Task<Result<RpcReply>> call(RpcRequest request) {
+        PF_CO_TRY(
+            co_await reach_conductor(runtime::Reactor::current().now() + options_.open_timeout));
+        auto reply = co_await conductor_.call(std::move(request));
         co_return reply;
+    }
+
+    // For what may be asked twice: what a lost answer left open at the conductor went with its
+    // connection.
+    Task<Result<RpcReply>> call_again(RpcRequest request) {
+        const runtime::Nanos deadline = runtime::Reactor::current().now() + options_.open_timeout;
+        for (;;) {
+            PF_CO_TRY(co_await reach_conductor(deadline));
+            auto reply = co_await conductor_.call(request);
+            const bool lost = !reply && reply.error().code == Errc::disconnected;
+            if (!lost || runtime::Reactor::current().now() >= deadline) co_return reply;
+            co_await runtime::sleep_for(50 * runtime::milliseconds);
+        }
     }
 
     ClusterOptions options_;
     ConductorLink conductor_;
     runtime::Mutex patience_;  // one waits, the others behind it
-    Pause pause_;
+    runtime::Pause pause_;
 };
 
 }  // namespace

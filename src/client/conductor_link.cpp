@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/ports.hpp"
 #include "net/rpc.hpp"
 
 namespace pf::client {
@@ -18,6 +19,22 @@ constexpr runtime::Nanos shortest_pause = 100 * runtime::milliseconds;
 constexpr runtime::Nanos longest_pause = 5 * runtime::seconds;
 constexpr uint16_t rpc_depth = 16;
 }  // namespace
+
+// People know the conductor by its HTTP port.
+Error ConductorLink::unreachable(const Error& why) const {
+    runtime::Address http = address_;
+    http.port = static_cast<uint16_t>(http.port - conductor_rpc_from_http);
+    return {why.code, fmt::format("cannot reach the conductor {}, whose RPC port is {}: {}; is it "
+                                  "running there? If not, start it or give another address",
+                                  http.text(), address_.port,
+                                  why.message.empty() ? describe(why.code) : why.message)};
+}
+
+Task<Status> ConductorLink::connect() {
+    auto channel = co_await connected();
+    if (!channel) co_return std::unexpected(std::move(channel).error());
+    co_return Status{};
+}
 
 Task<Result<ConductorLink::ChannelPtr>> ConductorLink::connected() {
     co_await connecting_.lock();
@@ -41,12 +58,7 @@ Task<Result<ConductorLink::ChannelPtr>> ConductorLink::connect_again() {
     options.role = wire::Role::client;
     options.depth = rpc_depth;
     auto made = co_await net::ClientChannel::connect(address_, options);
-    if (!made) {
-        co_return fail(made.error().code,
-                       fmt::format("cannot reach the conductor at {}: {}; is it running, and is "
-                                   "this its address?",
-                                   address_.text(), made.error().text()));
-    }
+    if (!made) co_return std::unexpected(unreachable(made.error()));
     channel_ = ChannelPtr(std::move(*made));
     ++generation_;
     // Calls only need the connection; handles must hear of it too.
@@ -91,9 +103,9 @@ Task<void> ConductorLink::keep_connected() {
         auto channel = co_await connected();
         if (!channel) {
             if (closing_) break;
-            const runtime::Nanos duration = backoff(runtime::Reactor::current().rng(), failures++,
-                                                    shortest_pause, longest_pause);
-            co_await pause_.sleep(duration);
+            const runtime::Nanos duration = runtime::backoff(
+                runtime::Reactor::current().rng(), failures++, shortest_pause, longest_pause);
+            co_await pause_.wait(duration);
             continue;
         }
         failures = 0;

@@ -8,9 +8,9 @@
 #include <memory>
 #include <string>
 
-#include "client/pause.hpp"
 #include "net/channel.hpp"
 #include "proto/rpc.pb.h"
+#include "runtime/pause.hpp"
 #include "runtime/sync.hpp"
 
 namespace pf::client {
@@ -32,6 +32,8 @@ class ConductorLink {
 
     explicit ConductorLink(runtime::Address address) : address_(std::move(address)) {}
 
+    // Once, if need be.
+    [[nodiscard]] runtime::Task<Status> connect();
     // Connects if need be. A refusal of the conductor comes back as its error.
     [[nodiscard]] runtime::Task<Result<pureflash::v1::RpcReply>> call(
         pureflash::v1::RpcRequest request, runtime::Nanos timeout = default_timeout);
@@ -42,6 +44,7 @@ class ConductorLink {
   private:
     using ChannelPtr = std::shared_ptr<net::ClientChannel>;
     [[nodiscard]] runtime::Task<Result<ChannelPtr>> connected();
+    [[nodiscard]] Error unreachable(const Error& why) const;
     [[nodiscard]] runtime::Task<Result<ChannelPtr>> connect_again();
     [[nodiscard]] runtime::Task<void> keep_connected();
     [[nodiscard]] runtime::Task<void> announce_all();
@@ -54,7 +57,7 @@ class ConductorLink {
     bool keeping_ = false;
     bool closing_ = false;
     runtime::WaitQueue wake_;
-    Pause pause_;
+    runtime::Pause pause_;
     runtime::Event kept_;
 };
 

@@ -8,11 +8,11 @@
 #include <string>
 
 #include "base/list.hpp"
-#include "client/pause.hpp"
 #include "client/split.hpp"
 #include "client/volume.hpp"
 #include "net/channel.hpp"
 #include "runtime/buffer_pool.hpp"
+#include "runtime/pause.hpp"
 #include "runtime/sync.hpp"
 #include "runtime/timer.hpp"
 
@@ -111,10 +111,12 @@ struct ShardLink {
     bool refresh_wanted = false;  // the location or epoch we know is refused
     bool drop_wanted = false;     // end the connection: a read is past its deadline
     bool ever_connected = false;
+    bool parting = false;  // ends the connection because others are needed more
     bool woken = false;
-    uint32_t failures = 0;  // since something last succeeded: paces the attempts
+    uint64_t last_used = 0;  // in commands of the volume
+    uint32_t failures = 0;   // since something last succeeded: paces the attempts
     runtime::WaitQueue wake_queue;
-    Pause pause;
+    runtime::Pause pause;
 
     void wake() {
         woken = true;

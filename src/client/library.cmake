@@ -24,13 +24,15 @@ add_custom_command(
   COMMAND ${CMAKE_AR} -M < libpfbd.mri
   WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}
   DEPENDS ${parts})
-add_custom_target(pfbd_static DEPENDS ${CMAKE_CURRENT_BINARY_DIR}/libpfbd.a)
+add_custom_target(pfbd_static ALL DEPENDS ${CMAKE_CURRENT_BINARY_DIR}/libpfbd.a)
 
+file(RELATIVE_PATH PFBD_INCLUDE_FROM_PC
+  /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix/${CMAKE_INSTALL_INCLUDEDIR})
 configure_file(pfbd.pc.in pfbd.pc @ONLY)
 
 install(TARGETS pfbd_shared LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT client)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/libpfbd.a
-  DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT client OPTIONAL)
+  DESTINATION ${CMAKE_INSTALL_LIBDIR} COMPONENT client)
 install(FILES ${PROJECT_SOURCE_DIR}/include/pfbd.h ${PROJECT_SOURCE_DIR}/include/pfbd.hpp
   ${PROJECT_SOURCE_DIR}/include/pf_client_api.h
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT client)

@@ -36,8 +36,9 @@ Task<void> VolumeCore::serve_link(ShardLink* link) {
 Task<void> VolumeCore::turn_link(ShardLink* link) {
     link->woken = false;
     if (link->channel != nullptr && (link->drop_wanted || !link->channel->connected())) {
+        const bool parted = std::exchange(link->parting, false) && link->channel->connected();
         co_await drop(link);
-        if (link->failures == 0) link->failures = 1;
+        if (link->failures == 0 && !parted) link->failures = 1;
         co_return;
     }
     if (link->channel == nullptr) {
@@ -74,8 +75,8 @@ Task<void> VolumeCore::turn_link(ShardLink* link) {
 
 Task<void> VolumeCore::back_off(ShardLink* link) {
     const runtime::Nanos duration =
-        backoff(reactor_.rng(), link->failures - 1, shortest_pause, longest_pause);
-    co_await link->pause.sleep(duration);
+        runtime::backoff(reactor_.rng(), link->failures - 1, shortest_pause, longest_pause);
+    co_await link->pause.wait(duration);
 }
 
 // Asks the conductor. The first time a whole page is asked for, since neighbours will be needed.
@@ -114,6 +115,7 @@ Task<Status> VolumeCore::connect(ShardLink* link) {
     }
     auto address = runtime::Address::parse(link->address);
     if (!address) co_return std::unexpected(std::move(address).error());
+    make_room();
     net::ClientOptions options;
     options.depth = static_cast<uint16_t>(options_.depth);
     options.session = session_;
@@ -124,12 +126,30 @@ Task<Status> VolumeCore::connect(ShardLink* link) {
         co_return std::unexpected(std::move(channel).error());
     }
     link->channel = std::move(*channel);
+    ++channels_;
+    link->last_used = ++commands_;
     link->drop_wanted = false;
     if (link->ever_connected) ++counters_.reconnected;
     link->ever_connected = true;
     link->watching = true;
     reactor_.spawn(watch(link));
     co_return Status{};
+}
+
+// A volume has up to 16384 shards, and a store room for fewer connections than that. The session of
+// a shard outlives its connection, so one that is idle may go.
+void VolumeCore::make_room() {
+    if (channels_ < options_.max_channels) return;
+    ShardLink* idle = nullptr;
+    for (const auto& link : links_) {
+        if (link == nullptr || !link->usable() || link->wanted() || link->channel->in_flight() > 0)
+            continue;
+        if (idle == nullptr || link->last_used < idle->last_used) idle = link.get();
+    }
+    if (idle == nullptr) return;
+    idle->parting = true;
+    idle->drop_wanted = true;
+    idle->wake();
 }
 
 Task<void> VolumeCore::watch(ShardLink* link) {
@@ -142,6 +162,7 @@ Task<void> VolumeCore::drop(ShardLink* link) {
     co_await link->channel->close();
     while (link->watching) co_await link->wake_queue.wait();
     link->channel.reset();
+    --channels_;
     link->drop_wanted = false;
 }
 
@@ -184,7 +205,7 @@ Task<Status> VolumeCore::open_session(ShardLink* link) {
 
 Task<void> VolumeCore::close_session(ShardLink* link) {
     struct Closing : net::Request {
-        Pause pause;
+        runtime::Pause pause;
         bool done = false;
     };
     Closing request;
@@ -198,7 +219,7 @@ Task<void> VolumeCore::close_session(ShardLink* link) {
         closing.pause.end();
     };
     link->channel->issue(request);
-    co_await request.pause.sleep(close_session_timeout);
+    co_await request.pause.wait(close_session_timeout);
     if (!request.done) co_await drop(link);
     link->session_open = false;
 }

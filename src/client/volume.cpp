@@ -140,7 +140,7 @@ Task<void> VolumeCore::announce() {
 
 Task<Status> VolumeCore::close() {
     closing_ = true;
-    if (unfinished_ > 0) co_await close_pause_.sleep(close_patience);
+    if (unfinished_ > 0) co_await close_pause_.wait(close_patience);
     // R10: what has no answer by now ends the handle with it; nothing is sent under its name again.
     if (unfinished_ > 0) fail_handle(Errc::cancelled);
     while (unfinished_ > 0) co_await runtime::sleep_for(runtime::milliseconds);

@@ -26,7 +26,9 @@ struct ClusterOptions {
     std::string client_name;        // for people
     uint32_t depth = 128;           // I/Os in flight per volume, 1..1024
     runtime::Nanos io_timeout = 0;  // 0: I/O waits for ever for its store
-    // How long open() waits for a conductor that nobody answers for: a client may come up first.
+    // Connections to shards that a volume keeps, while it can: those unused for longest are ended.
+    uint32_t max_channels = 512;
+    // How long to wait for a conductor that nobody answers for: a client may come up first.
     runtime::Nanos open_timeout = 10 * runtime::seconds;
 };
 

@@ -317,6 +317,7 @@ void VolumeCore::issue(Piece& piece) {
     }
     piece.sent = true;
     piece.in_channel = true;
+    link.last_used = ++commands_;
     link.channel->issue(piece);
 }
 

@@ -90,6 +90,7 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     [[nodiscard]] runtime::Task<void> turn_link(ShardLink* link);
     [[nodiscard]] runtime::Task<Status> locate(ShardLink* link);
     [[nodiscard]] runtime::Task<Status> connect(ShardLink* link);
+    void make_room();
     [[nodiscard]] runtime::Task<void> watch(ShardLink* link);
     [[nodiscard]] runtime::Task<void> drop(ShardLink* link);
     [[nodiscard]] runtime::Task<Status> open_session(ShardLink* link);
@@ -120,16 +121,18 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     List<Link<OpenIo>> writes_;         // in the order they came, with the flushes among them
     List<Link<OpenIo>> deadlines_;      // in the order they came: one timeout for all
     std::vector<std::unique_ptr<ShardLink>> links_;  // by shard index; made when first used
+    uint32_t channels_ = 0;                          // of all links
+    uint64_t commands_ = 0;                          // sent, as a clock
     uint32_t unfinished_ = 0;                        // I/Os accepted and not completed
     uint32_t expired_writes_ = 0;                    // pieces whose fate is not known yet
     bool completing_flushes_ = false;
     bool pumping_ = false;
     bool wants_memory_ = false;  // something waits for pool memory
     bool closing_ = false;
-    bool stopping_ = false;     // the links end
-    Errc failed_ = Errc::ok;    // the whole handle is finished
-    Pause close_pause_;         // ends when `unfinished_` is 0
-    runtime::WaitGroup tasks_;  // our coroutines
+    bool stopping_ = false;       // the links end
+    Errc failed_ = Errc::ok;      // the whole handle is finished
+    runtime::Pause close_pause_;  // ends when `unfinished_` is 0
+    runtime::WaitGroup tasks_;    // our coroutines
     VolumeTimer kick_timer_;
     VolumeTimer deadline_timer_;
 };

@@ -48,6 +48,32 @@ TEST_F(ClientTest, WritesAndReadsBackAllShapes) {
     EXPECT_EQ(tray.sessions.size(), 0u) << "sessions are closed";
 }
 
+Task<void> few_connections(ClientTest& test) {
+    Opened opened = co_await open_volume(16, 0, false, 1);
+    Volume& volume = *opened.volume;
+    std::vector<std::byte> expected(test_volume_bytes);
+    for (uint64_t round = 0; round < 60; ++round) {
+        const auto bytes = pattern(8192, round);
+        // Every shard in turn, and across the border of two at times.
+        const uint64_t offset = round % 7 == 6
+                                    ? test_shard_bytes - 4096
+                                    : round % 3 * test_shard_bytes + round * 8192 % (1u << 20);
+        std::ranges::copy(bytes, expected.begin() + static_cast<long>(offset));
+        TestIo io(IoKind::write, offset, bytes, SIZE_MAX);
+        const Errc written = co_await run_io(volume, io);
+        EXPECT_EQ(written, Errc::ok);
+    }
+    EXPECT_TRUE(test.tray.bytes == expected);
+    EXPECT_EQ(volume.counters().resent, 0u);
+    co_await opened.close();
+}
+TEST_F(ClientTest, EndsIdleConnectionsWhenItNeedsOthers) {
+    run(few_connections(*this));
+    // The one for the new shard is made while the idle one goes; a write over a border needs two.
+    EXPECT_EQ(store.most_connected, 2u);
+    EXPECT_EQ(store.sessions_opened, 3u) << "a session outlives its connection";
+}
+
 Task<void> zeroes_and_discards(ClientTest& test) {
     Opened opened = co_await open_volume();
     Volume& volume = *opened.volume;

@@ -61,8 +61,7 @@ class ConductorImpl final : public Conductor {
         auto server = net::Server::listen(options_.rpc, rpc_handler_);
         if (!server) {
             co_return fail(server.error().code,
-                           fmt::format("cannot listen on {} for RPC: {}", options_.rpc.text(),
-                                       server.error().text()));
+                           fmt::format("RPC port: {}; choose another", server.error().message));
         }
         rpc_ = std::move(*server);
         options_.rpc = rpc_->local();

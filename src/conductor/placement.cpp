@@ -9,7 +9,8 @@ namespace pf::conductor {
 Status check_replicas(const Cluster& cluster, uint32_t replicas) {
     if (replicas == 0) return fail(Errc::invalid_argument, "replicas must be at least 1");
     if (replicas > cluster.stores.size()) {
-        return fail(Errc::invalid_argument,
+        // None at all: it is starting, and trying again helps.
+        return fail(cluster.stores.empty() ? Errc::unavailable : Errc::invalid_argument,
                     fmt::format("{} replicas need {} stores, but the cluster has {}: add stores or "
                                 "ask for fewer replicas",
                                 replicas, replicas, cluster.stores.size()));

@@ -320,7 +320,9 @@ class TcpClientChannel final : public ClientChannel {
     TcpClient::Shared client_;
 };
 
+// The runtime names the address by itself; a handshake that failed does not.
 Error at_address(Error error, const runtime::Address& address) {
+    if (error.message.find(address.text()) != std::string::npos) return error;
     error.message = error.message.empty()
                         ? fmt::format("cannot connect to {}", address.text())
                         : fmt::format("cannot connect to {}: {}", address.text(), error.message);

@@ -8,8 +8,8 @@
 
 #include "net/channel.hpp"
 #include "proto/rpc.pb.h"
+#include "runtime/pause.hpp"
 #include "runtime/sync.hpp"
-#include "store/pause.hpp"
 
 namespace pf::pfs {
 
@@ -51,7 +51,7 @@ class ConductorLink {
 
     runtime::Address conductor_;
     LinkOwner& owner_;
-    Pause pause_;
+    runtime::Pause pause_;
     bool started_ = false;
     bool registered_ = false;  // in the current connection
     runtime::Event finished_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/log.hpp"
+#include "tray/superblock.hpp"
 
 namespace pf::pfs {
 
@@ -122,12 +123,30 @@ runtime::DiskOptions TraySet::disk_options(std::optional<WriteCache> own) const 
 
 Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path,
                                                         runtime::DiskOptions options,
-                                                        runtime::Nanos patience) {
+                                                        runtime::Nanos patience,
+                                                        std::vector<Uuid> others) {
     Task<Result<std::unique_ptr<runtime::Disk>>> opening = open_disk(path, options, patience);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
+    Task<Status> looking = refuse_copy(*disk, path, others);
+    PF_CO_TRY(co_await looking);
     Task<Result<std::unique_ptr<tray::Tray>>> mounting = tray::Tray::mount(std::move(disk), mount_);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await mounting;
     co_return mounted;
+}
+
+// A copy of a disk is the same tray again. Mounting one would change it, so this looks first.
+Task<Status> TraySet::refuse_copy(runtime::Disk& disk, const std::string& path,
+                                  const std::vector<Uuid>& others) {
+    tray::SuperblockReader reader(disk);
+    Task<Result<tray::Superblock>> reading = reader.read();
+    const Result<tray::Superblock> superblock = co_await reading;
+    if (!superblock) co_return Status{};
+    const TraySlot* same = find(superblock->tray);
+    const bool here = same != nullptr && same->path != path;
+    if (!here && std::ranges::find(others, superblock->tray) == others.end()) co_return Status{};
+    co_return fail(Errc::already_exists,
+                   fmt::format("'{}' is a copy of tray {}, which this store has already", path,
+                               superblock->tray.text()));
 }
 
 Task<Status> TraySet::format(std::string path, runtime::DiskOptions disk_options, bool force) {
@@ -177,7 +196,14 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     }
     runtime::DiskOptions options = disk_options(request.write_cache);
     options.create_bytes = request.create_bytes;
-    Task<Result<std::unique_ptr<tray::Tray>>> opening = open(request.path, options, 0);
+    if (request.create_bytes > 0) {
+        // Before a file is made that would be refused, or one where a device was meant.
+        PF_CO_TRY(tray::choose_geometry(request.create_bytes, 0));
+        if (request.path.starts_with("/dev/") && !request.path.starts_with("/dev/shm/"))
+            options.create_bytes = 0;
+    }
+    Task<Result<std::unique_ptr<tray::Tray>>> opening =
+        open(request.path, options, 0, request.others);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
     // Blank, or not ours and the operator insists.
@@ -194,14 +220,12 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     if (!mounted) co_return std::unexpected<Error>(mounted.error());
     const Uuid id = (*mounted)->id();
     const TraySlot* same = find(id);
-    const bool elsewhere = std::ranges::find(request.others, id) != request.others.end();
-    if (elsewhere || (same != nullptr && same != slot)) {
-        Task<Status> stopping = (*mounted)->stop();  // a mounted tray has work of its own
-        const Status stopped = co_await stopping;
-        if (!stopped) log_warning("tray {}: {}", request.path, stopped.error().text());
-        co_return fail(
-            Errc::already_exists,
-            fmt::format("{} holds a copy of a tray that this store has already", request.path));
+    if (same != nullptr && same != slot) {  // two copies were added at the same time
+        Task<Status> stopping = (*mounted)->stop();
+        (void)co_await stopping;
+        co_return fail(Errc::already_exists,
+                       fmt::format("'{}' is a copy of tray {}, which this store has at '{}'",
+                                   request.path, id.text(), same->path));
     }
     if (slot == nullptr) {
         slot = slots_.emplace_back(std::make_unique<TraySlot>()).get();

@@ -82,8 +82,12 @@ class TraySet {
     [[nodiscard]] TraySlot* find_path(const std::string& path);
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<runtime::Disk>>> open_disk(
         std::string path, runtime::DiskOptions options, runtime::Nanos patience);
+    // `others`: trays that must not be here, because the store has them on other reactors.
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open(
-        std::string path, runtime::DiskOptions options, runtime::Nanos patience);
+        std::string path, runtime::DiskOptions options, runtime::Nanos patience,
+        std::vector<Uuid> others = {});
+    [[nodiscard]] runtime::Task<Status> refuse_copy(runtime::Disk& disk, const std::string& path,
+                                                    const std::vector<Uuid>& others);
     [[nodiscard]] runtime::Task<Status> format(std::string path, runtime::DiskOptions options,
                                                bool force);
     [[nodiscard]] runtime::DiskOptions disk_options(std::optional<WriteCache> own) const;

@@ -67,5 +67,58 @@ TEST(TraySet, a_disk_that_stays_in_use_is_reported) {
     EXPECT_NE(mount_held_for(60 * runtime::seconds).find("already open"), std::string::npos);
 }
 
+Task<Status> format_as(const char* name, Uuid id) {
+    runtime::DiskOptions disk_options;
+    Task<Result<std::unique_ptr<runtime::Disk>>> opening =
+        runtime::Reactor::current().open_disk(name, disk_options);
+    PF_CO_TRY_ASSIGN(const std::unique_ptr<runtime::Disk> disk, co_await opening);
+    tray::FormatOptions format;
+    format.cluster = cluster;
+    format.tray = id;
+    Task<Status> formatting = tray::Tray::format(*disk, format);
+    const Status formatted = co_await formatting;
+    co_return formatted;
+}
+
+// What adding disk1 says when it is a copy of disk0, which is mounted.
+Task<Error> add_copy() {
+    for (const char* name : {"disk0", "disk1"}) {
+        Task<Status> formatting = format_as(name, Uuid::from_random(7, 8));
+        const Status formatted = co_await formatting;
+        EXPECT_TRUE(formatted.has_value());
+    }
+    tray::MountOptions mount;
+    mount.cluster = cluster;
+    TraySet trays(runtime::Reactor::current(), mount);
+    TrayPlace place{"disk0", {}};
+    Task<void> mounting = trays.mount(place);
+    co_await mounting;
+    AddTray copy;
+    copy.path = "disk1";
+    Task<Result<TraySlot*>> adding = trays.add(copy);
+    const Result<TraySlot*> added = co_await adding;
+    EXPECT_EQ(trays.slots().size(), 1u);
+    EXPECT_TRUE(trays.slots().front()->serves());
+    Task<void> stopping = trays.stop();
+    co_await stopping;
+    co_return added ? Error{Errc::ok, ""} : added.error();
+}
+
+// Found by hand: adding a copy of a tray's file ended the store, because the copy was mounted and
+// then dropped without a stop.
+TEST(TraySet, regression_a_copy_of_a_tray_is_refused) {
+    sim::Simulation simulation({.seed = 1});
+    sim::SimNode& node = simulation.add_node("store");
+    sim::DiskModel model;
+    model.size_bytes = uint64_t{64} << 20;
+    node.add_disk("disk0", model);
+    node.add_disk("disk1", model);
+    node.start();
+    const auto refused = simulation.run_task(node, add_copy());
+    ASSERT_TRUE(refused.has_value());
+    EXPECT_EQ(refused->code, Errc::already_exists);
+    EXPECT_NE(refused->message.find("disk0"), std::string::npos) << refused->message;
+}
+
 }  // namespace
 }  // namespace pf::pfs

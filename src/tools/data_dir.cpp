@@ -45,14 +45,20 @@ Status sync_directory(const std::string& path) {
 }  // namespace
 
 Result<DataDir> DataDir::open(const std::string& path) {
+    const auto refuse = [&path](const std::string& why) {
+        return fail(Errc::io_error,
+                    fmt::format("cannot use '{}' as the data folder: {}; give a folder that can be "
+                                "made or written",
+                                path, why));
+    };
     std::error_code error;
     std::filesystem::create_directories(path, error);
+    if (error) return refuse(error.message());
     const std::string absolute = std::filesystem::weakly_canonical(path, error).string();
-    if (error)
-        return fail(Errc::io_error, fmt::format("cannot use '{}': {}", path, error.message()));
+    if (error) return refuse(error.message());
     const std::string lock = absolute + "/lock";
     const int fd = ::open(lock.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-    if (fd < 0) return fail_errno("open", lock);
+    if (fd < 0) return refuse(strerror(errno));
     if (::flock(fd, LOCK_EX | LOCK_NB) != 0) {
         ::close(fd);
         return fail(Errc::busy, fmt::format("another process is running on '{}'; stop it, or use "

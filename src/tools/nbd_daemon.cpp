@@ -43,10 +43,22 @@ Result<runtime::Address> where_to_listen(const NbdArguments& arguments) {
     return runtime::Address{path, 0};
 }
 
+// A name or path may hold anything; in a URI only these characters stand for themselves.
+std::string escape(std::string_view text, std::string_view also_plain) {
+    std::string out;
+    for (const char c : text) {
+        const bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                           (c >= '0' && c <= '9') || also_plain.find(c) != std::string_view::npos;
+        out += plain ? std::string(1, c) : fmt::format("%{:02X}", static_cast<unsigned char>(c));
+    }
+    return out;
+}
+
 std::string uri_of(const runtime::Address& address, const std::string& name) {
+    const std::string export_name = escape(name, "-_.~");
     if (address.host.starts_with('/'))
-        return fmt::format("nbd+unix:///{}?socket={}", name, address.host);
-    return fmt::format("nbd://{}/{}", address.text(), name);
+        return fmt::format("nbd+unix:///{}?socket={}", export_name, escape(address.host, "-_.~/"));
+    return fmt::format("nbd://{}/{}", address.text(), export_name);
 }
 
 // Everything that lives on the reactor.

@@ -1,9 +1,9 @@
 // pfbd: attaches volumes to this host.
 //   pfbd nbd NAME (--socket PATH | --listen HOST:PORT)   serves a volume over NBD
-#include <CLI/CLI.hpp>
 #include <cstdio>
 
 #include "client/conductor_address.hpp"
+#include "tools/command_line.hpp"
 #include "tools/nbd_daemon.hpp"
 
 using namespace pf;
@@ -45,7 +45,8 @@ class ClusterSource : public tools::VolumeSource {
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app{"pfbd: attaches PureFlash volumes to this host"};
+    CLI::App app("Attaches PureFlash volumes to this host", "pfbd");
+    app.set_version_flag("--version", PUREFLASH_VERSION);
     app.require_subcommand(1);
 
     tools::NbdArguments arguments;
@@ -63,7 +64,7 @@ int main(int argc, char** argv) {
                   "Allow an address that other machines reach; there is no authentication");
     nbd->add_option("--conductor", conductor,
                     "HOST:PORT of the conductor (default: PF_CONDUCTOR, then 127.0.0.1:49180)");
-    CLI11_PARSE(app, argc, argv);
+    if (const auto over = pf::tools::parse_command_line(app, argc, argv)) return *over;
 
     const auto address = client::conductor_address(conductor.c_str());
     if (!address) {

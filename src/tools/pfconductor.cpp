@@ -1,15 +1,14 @@
 // pfconductor: the control daemon. Options come from a TOML file and from --set.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
 #include <cstdio>
 
-#include "base/config.hpp"
 #include "base/log.hpp"
 #include "base/ports.hpp"
 #include "conductor/conductor.hpp"
 #include "runtime/uring/reactor_thread.hpp"
+#include "tools/config_main.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_dir.hpp"
 
@@ -42,7 +41,7 @@ constexpr std::array config_keys = {
 Result<conductor::ConductorOptions> conductor_options(const Config& config) {
     conductor::ConductorOptions options;
     options.data_dir = config.text("conductor.data");
-    PF_TRY_ASSIGN(options.http, runtime::Address::parse(config.text("conductor.http")));
+    PF_TRY_ASSIGN(options.http, tools::address_of(config, "conductor.http"));
     if (config.text("conductor.rpc").empty()) {
         options.rpc = options.http;
         if (options.http.port > UINT16_MAX - conductor_rpc_from_http) {
@@ -55,7 +54,7 @@ Result<conductor::ConductorOptions> conductor_options(const Config& config) {
             options.rpc.port = static_cast<uint16_t>(options.http.port + conductor_rpc_from_http);
         }
     } else {
-        PF_TRY_ASSIGN(options.rpc, runtime::Address::parse(config.text("conductor.rpc")));
+        PF_TRY_ASSIGN(options.rpc, tools::address_of(config, "conductor.rpc"));
     }
     options.insecure_listen = config.boolean("conductor.insecure_listen");
     PF_TRY(tools::check_listen(options.http.host, options.insecure_listen));
@@ -103,46 +102,10 @@ Status run(const Config& config) {
     return started;
 }
 
-Status apply_settings(Config& config, const std::vector<std::string>& settings) {
-    for (const std::string& setting : settings) {
-        const size_t equals = setting.find('=');
-        if (equals == std::string::npos) {
-            return fail(Errc::invalid_argument,
-                        fmt::format("--set takes section.key=value, not '{}'", setting));
-        }
-        PF_TRY(config.set(setting.substr(0, equals), setting.substr(equals + 1)));
-    }
-    return {};
-}
-
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("The PureFlash control daemon");
-    std::string file;
-    std::vector<std::string> settings;
-    bool insecure_listen = false;
-    bool print_keys = false;
-    app.set_version_flag("--version", PUREFLASH_VERSION);
-    app.add_option("--config", file, "TOML file")->check(CLI::ExistingFile);
-    app.add_option("--set", settings, "section.key=value, stronger than the file");
-    app.add_flag("--insecure-listen", insecure_listen,
-                 "Allow addresses other than loopback, without authentication");
-    app.add_flag("--print-config-keys", print_keys, "List every key as Markdown, and end");
-    CLI11_PARSE(app, argc, argv);
-
-    pf::Config config(config_keys);
-    if (print_keys) {
-        std::fputs(config.markdown().c_str(), stdout);
-        return 0;
-    }
-    pf::tools::block_stop_signals();
-    pf::Status status;
-    if (!file.empty()) status = config.load_file(file);
-    if (status) status = apply_settings(config, settings);
-    if (status && insecure_listen) status = config.set("conductor.insecure_listen", "true");
-    if (status) status = run(config);
-    if (status) return 0;
-    fmt::print(stderr, "pfconductor: {}\n", status.error().text());
-    return 1;
+    const pf::tools::ConfiguredDaemon daemon = {"pfconductor", "The PureFlash control daemon",
+                                                config_keys, "conductor.insecure_listen", &run};
+    return pf::tools::run_configured(daemon, argc, argv);
 }

@@ -15,6 +15,7 @@ namespace pf::tools {
 namespace {
 
 constexpr int64_t poll_us = 100'000;
+constexpr uint64_t max_zeroed_bytes = uint64_t{1} << 30;  // by one command
 constexpr uint64_t max_memory_bytes = uint64_t{256} << 20;
 
 bool all_zero(Bytes bytes) {
@@ -29,7 +30,12 @@ void Copy::FreeMemory::operator()(std::byte* memory) const {
 }
 
 Copy::Copy(const DdOptions& options, Cluster& cluster, Endpoint& input, Endpoint& output)
-    : options_(options), cluster_(cluster), input_(input), output_(output) {
+    : options_(options),
+      cluster_(cluster),
+      input_(input),
+      output_(output),
+      input_holes_(input, cluster),
+      output_holes_(output, cluster) {
     const bool any_volume = input.is_volume() || output.is_volume();
     const uint64_t fitting = std::max<uint64_t>(1, max_memory_bytes / options.block_bytes);
     const size_t count = any_volume ? std::min<uint64_t>(options.depth, fitting) : 1;
@@ -52,6 +58,7 @@ Status Copy::prepare() {
     }
     if (options_.count_bytes)
         expected_ = std::min(expected_.value_or(*options_.count_bytes), *options_.count_bytes);
+    PF_TRY(check_same());
     if (output_.is_volume()) {
         const uint64_t size = *output_.size();
         const bool fits = options_.seek_bytes <= size &&
@@ -70,6 +77,21 @@ Status Copy::prepare() {
         return fail(Errc::invalid_argument,
                     fmt::format("seek: '{}' cannot be positioned", output_.name()));
     return {};
+}
+
+// Reading what was just written, or what was just cut off, is never meant.
+Status Copy::check_same() const {
+    if (!input_.same_as(output_)) return {};
+    const bool cut_off = !output_.is_volume() && !options_.no_truncate;
+    const uint64_t apart = options_.skip_bytes > options_.seek_bytes
+                               ? options_.skip_bytes - options_.seek_bytes
+                               : options_.seek_bytes - options_.skip_bytes;
+    const bool overlap = apart > 0 && apart < expected_.value_or(UINT64_MAX);
+    if (!cut_off && !overlap) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("'{}' is both source and target, and the copy would overwrite what is "
+                            "still to be read; copy to another {} first",
+                            input_.name(), input_.is_volume() ? "volume" : "file"));
 }
 
 Status Copy::run(const std::function<bool()>& stop, const std::function<void()>& tick) {
@@ -97,7 +119,11 @@ bool Copy::advance() {
     while (oldest_ < next_write_ && blocks_[oldest_ % blocks_.size()].state == Block::State::free)
         ++oldest_;
     while (result_ && !input_ended_ && next_read_ - oldest_ < blocks_.size()) {
-        if (!start_read(blocks_[next_read_ % blocks_.size()])) break;
+        const uint64_t before = planned_;
+        if (!start_read(blocks_[next_read_ % blocks_.size()])) {
+            moved = moved || planned_ != before;  // over a hole
+            break;
+        }
         ++next_read_;
         moved = true;
         if (!input_.is_volume()) break;  // one at a time: what was read shall leave meanwhile
@@ -113,12 +139,19 @@ bool Copy::advance() {
 }
 
 bool Copy::start_read(Block& block) {
+    if (options_.sparse) {
+        const uint64_t before = planned_;
+        Result<bool> planned = plan_hole(block);
+        if (!planned) fail_with(std::move(planned).error());
+        if (!result_ || planned_ != before) return planned.value_or(false);
+    }
     uint64_t wanted = options_.block_bytes;
     if (expected_) wanted = std::min(wanted, *expected_ - std::min(*expected_, planned_));
     if (wanted == 0) {
         input_ended_ = true;
         return false;
     }
+    block.hole = false;
     block.at = planned_;
     const uint64_t offset = options_.skip_bytes + block.at;
     if (!input_.is_volume()) {
@@ -155,6 +188,42 @@ bool Copy::start_read(Block& block) {
     return false;
 }
 
+// Goes over one hole of the source without reading it, in whole blocks. True: `block` has it, to be
+// written. What the target need not be told is only counted.
+Result<bool> Copy::plan_hole(Block& block) {
+    const uint64_t left = expected_.value_or(0) - std::min(expected_.value_or(0), planned_);
+    if (left == 0) return false;
+    PF_TRY_ASSIGN(Run run, input_holes_.at(options_.skip_bytes + planned_, left));
+    bool nothing_to_do = output_.seekable() && !options_.no_truncate;
+    if (run.hole && output_.is_volume()) {
+        PF_TRY_ASSIGN(const Run there, output_holes_.at(options_.seek_bytes + planned_, run.bytes));
+        nothing_to_do = there.hole;
+        run.bytes = std::min(there.bytes, there.hole ? run.bytes : max_zeroed_bytes);
+    }
+    if (!nothing_to_do && !output_.is_volume())
+        run.bytes = std::min<uint64_t>(run.bytes, options_.block_bytes);
+    if (run.bytes < left) run.bytes -= run.bytes % options_.block_bytes;
+    if (!run.hole || run.bytes == 0) return false;
+    block.at = planned_;
+    planned_ += run.bytes;
+    count(run.bytes, counts_.full_in, counts_.partial_in);
+    if (nothing_to_do) {
+        count(run.bytes, counts_.full_out, counts_.partial_out);
+        counts_.bytes += run.bytes;
+        return false;
+    }
+    block.hole = output_.is_volume();
+    if (!block.hole) std::memset(block.memory, 0, run.bytes);
+    block.bytes = run.bytes;
+    block.state = Block::State::read;
+    return true;
+}
+
+void Copy::count(uint64_t bytes, uint64_t& full, uint64_t& partial) const {
+    full += bytes / options_.block_bytes;
+    partial += bytes % options_.block_bytes == 0 ? 0 : 1;
+}
+
 void Copy::finish_read(Block& block) {
     block.state = Block::State::read;
     if (block.status != 0) {
@@ -163,12 +232,12 @@ void Copy::finish_read(Block& block) {
         block.state = Block::State::free;
         return fail_with(error);
     }
-    ++(block.bytes == options_.block_bytes ? counts_.full_in : counts_.partial_in);
+    count(block.bytes, counts_.full_in, counts_.partial_in);
 }
 
 bool Copy::start_write(Block& block) {
     const uint64_t offset = options_.seek_bytes + block.at;
-    const bool hole = options_.sparse && all_zero({block.memory, block.bytes});
+    const bool hole = block.hole || (options_.sparse && all_zero({block.memory, block.bytes}));
     if (!output_.is_volume()) {
         // Without truncation old bytes may lie under a hole.
         const bool skip = hole && output_.seekable() && !options_.no_truncate;
@@ -183,7 +252,7 @@ bool Copy::start_write(Block& block) {
         return true;
     }
     block.written = round_up(block.bytes, sector_bytes);
-    std::memset(block.memory + block.bytes, 0, block.written - block.bytes);
+    if (!hole) std::memset(block.memory + block.bytes, 0, block.written - block.bytes);
     if (block.written > *output_.size() - std::min(*output_.size(), offset)) {
         fail_with({Errc::no_space, fmt::format("'{}' ends at {} bytes: the input is longer",
                                                output_.name(), *output_.size())});
@@ -209,7 +278,7 @@ void Copy::finish_write(Block& block) {
     if (block.status != 0)
         return fail_with(
             volume_error(output_, "write", options_.seek_bytes + block.at, block.status));
-    ++(block.bytes == options_.block_bytes ? counts_.full_out : counts_.partial_out);
+    count(block.bytes, counts_.full_out, counts_.partial_out);
     counts_.bytes += block.bytes;
     if (output_.is_volume()) counts_.padded_bytes += block.written - block.bytes;
 }

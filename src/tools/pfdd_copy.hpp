@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tools/pfdd_endpoint.hpp"
+#include "tools/pfdd_holes.hpp"
 #include "tools/pfdd_options.hpp"
 
 namespace pf::tools {
@@ -40,9 +41,10 @@ class Copy {
         Copy* copy = nullptr;
         std::byte* memory = nullptr;
         State state = State::free;
-        uint64_t at = 0;     // from the beginning of the copy
-        size_t bytes = 0;    // of the input
-        size_t written = 0;  // with padding
+        bool hole = false;     // only to be zeroed: `memory` holds nothing
+        uint64_t at = 0;       // from the beginning of the copy
+        uint64_t bytes = 0;    // of the input
+        uint64_t written = 0;  // with padding
         int status = 0;
     };
     struct FreeMemory {
@@ -51,9 +53,12 @@ class Copy {
 
     bool advance();
     bool start_read(Block& block);
+    [[nodiscard]] Result<bool> plan_hole(Block& block);
     bool start_write(Block& block);
     void finish_read(Block& block);
     void finish_write(Block& block);
+    void count(uint64_t bytes, uint64_t& full, uint64_t& partial) const;
+    [[nodiscard]] Status check_same() const;
     void fail_with(Error error);
     [[nodiscard]] Status finish_output();
     [[nodiscard]] bool busy() const;
@@ -64,6 +69,8 @@ class Copy {
     Cluster& cluster_;
     Endpoint& input_;
     Endpoint& output_;
+    Holes input_holes_;
+    Holes output_holes_;
     std::unique_ptr<std::byte[], FreeMemory> memory_;
     std::vector<Block> blocks_;  // used round robin: block i % size holds the i-th block
     uint64_t next_read_ = 0;     // block numbers

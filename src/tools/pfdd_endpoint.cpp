@@ -112,6 +112,26 @@ Status Endpoint::write(Bytes from, uint64_t offset) {
     return {};
 }
 
+Result<FileRun> Endpoint::file_run(uint64_t offset) {
+    if (!regular_ || !seekable_) return FileRun{UINT64_MAX, false};
+    const off_t data = ::lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
+    if (data < 0 && errno == ENXIO) return FileRun{UINT64_MAX, true};  // a hole up to the end
+    if (data < 0) return FileRun{UINT64_MAX, false};  // a filesystem that cannot tell
+    const auto begin = static_cast<uint64_t>(data);
+    if (begin > offset) return FileRun{begin - offset, true};
+    const off_t hole = ::lseek(fd_, data, SEEK_HOLE);
+    if (hole < 0) return failed("cannot look for holes in", name_);
+    return FileRun{static_cast<uint64_t>(hole) - offset, false};
+}
+
+bool Endpoint::same_as(const Endpoint& other) const {
+    if (is_volume() || other.is_volume()) return name_ == other.name_;
+    struct stat mine{};
+    struct stat theirs{};
+    if (::fstat(fd_, &mine) != 0 || ::fstat(other.fd_, &theirs) != 0) return false;
+    return regular_ && mine.st_dev == theirs.st_dev && mine.st_ino == theirs.st_ino;
+}
+
 Status Endpoint::truncate(uint64_t size) {
     if (!regular_ || !seekable_) return {};
     if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) return failed("cannot truncate", name_);

@@ -30,6 +30,11 @@ class Cluster {
     pfbd_context* context_ = nullptr;
 };
 
+struct FileRun {
+    uint64_t bytes = 0;
+    bool hole = false;
+};
+
 class Endpoint {
   public:
     enum class Use : uint8_t { input, output };
@@ -51,6 +56,10 @@ class Endpoint {
     // Files only. read fills `to` unless the input ends.
     [[nodiscard]] Result<size_t> read(MutableBytes to, uint64_t offset);
     [[nodiscard]] Status write(Bytes from, uint64_t offset);
+    // The hole or the data that begins at `offset`.
+    [[nodiscard]] Result<FileRun> file_run(uint64_t offset);
+    // The same bytes, whatever they are called.
+    [[nodiscard]] bool same_as(const Endpoint& other) const;
     [[nodiscard]] Status truncate(uint64_t size);
     [[nodiscard]] Status sync();
     // Reads and throws away the beginning of a stream.

@@ -118,6 +118,56 @@ TEST_F(Pfdd, SkipsSeeksAndMakesHoles) {
         std::equal(bytes.begin() + 8192, bytes.begin() + 202 * 4096, file_bytes("out").begin()));
 }
 
+TEST_F(Pfdd, NeitherReadsNorWritesHoles) {
+    // Nothing but one block, in a source that is far larger than what is read of it.
+    make_file("in", {});
+    std::filesystem::resize_file(path("in"), client::test_volume_bytes);
+    std::fstream file(path("in"), std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(5 << 20);
+    file.put('x');
+    file.close();
+    std::ranges::fill(tray.bytes, std::byte{0});
+    Status done = copy({"if=" + path("in"), "of=pf:v", "bs=64k", "conv=sparse"});
+    ASSERT_TRUE(done.has_value()) << done.error().text();
+    EXPECT_EQ(counts.bytes, client::test_volume_bytes);
+    EXPECT_EQ(counts.full_in, client::test_volume_bytes / 65536);
+    EXPECT_EQ(counts.full_out, counts.full_in);
+    EXPECT_LE(tray.applied, 2u) << "the target's holes are left alone";
+    EXPECT_EQ(tray.bytes[5 << 20], std::byte{'x'});
+
+    // Into a target that holds something, holes are zeroed.
+    std::ranges::fill(tray.bytes, std::byte{0xff});
+    done = copy({"if=" + path("in"), "of=pf:v", "bs=64k", "conv=sparse"});
+    ASSERT_TRUE(done.has_value()) << done.error().text();
+    tray.bytes[5 << 20] = std::byte{0};
+    EXPECT_TRUE(std::ranges::all_of(tray.bytes, [](std::byte b) { return b == std::byte{0}; }));
+
+    // A volume's holes are not read.
+    tray.bytes[5 << 20] = std::byte{'x'};
+    store.reads = 0;
+    done = copy({"if=pf:v", "of=" + path("out"), "bs=64k", "conv=sparse"});
+    ASSERT_TRUE(done.has_value()) << done.error().text();
+    EXPECT_LE(store.reads, 2u);
+    EXPECT_TRUE(file_bytes("out") == file_bytes("in"));
+    done =
+        copy({"if=pf:v", "of=" + path("out"), "bs=64k", "conv=sparse,notrunc", "count=3000001B"});
+    ASSERT_TRUE(done.has_value()) << done.error().text();
+    EXPECT_EQ(counts.bytes, 3000001u);
+    EXPECT_EQ(counts.partial_out, 1u);
+}
+
+TEST_F(Pfdd, RefusesToOverwriteItsOwnSource) {
+    const auto bytes = client::pattern(100'000, 4);
+    make_file("in", bytes);
+    EXPECT_FALSE(copy({"if=" + path("in"), "of=" + path("in")}).has_value());
+    EXPECT_TRUE(file_bytes("in") == bytes);
+    EXPECT_TRUE(copy({"if=" + path("in"), "of=" + path("in"), "conv=notrunc"}).has_value());
+    EXPECT_TRUE(file_bytes("in") == bytes);
+    EXPECT_FALSE(copy({"if=pf:v", "of=pf:v", "bs=4k", "seek=1"}).has_value());
+    EXPECT_TRUE(copy({"if=pf:v", "of=pf:v", "bs=4k", "seek=8", "count=8"}).has_value());
+    EXPECT_TRUE(copy({"if=pf:v", "of=pf:v", "bs=4k"}).has_value());
+}
+
 TEST_F(Pfdd, RefusesWithAClearLine) {
     make_file("big", std::vector<std::byte>(client::test_volume_bytes + 1));
     const Status large = copy({"if=" + path("big"), "of=pf:v"});

@@ -1,11 +1,11 @@
 // pfinspect: reads a tray offline. Exit code: 0 clean, 1 damage found, 2 usage or other error.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 
 #include "runtime/uring/uring_reactor.hpp"
+#include "tools/command_line.hpp"
 #include "tray/inspect.hpp"
 
 namespace {
@@ -197,18 +197,16 @@ void print_text(const ordered_json& json) {
 
 int main(int argc, char** argv) {
     Arguments arguments;
-    CLI::App app{"Reads a PureFlash tray offline. Exit code: 0 clean, 1 damage found, 2 error."};
-    app.add_option("path", arguments.path, "device or file of the tray")->required();
-    app.add_option("what", arguments.what, "superblock, log, map or verify")
+    CLI::App app("Reads a PureFlash tray offline. Exit code: 0 clean, 1 damage found, 2 error.",
+                 "pfinspect");
+    app.set_version_flag("--version", PUREFLASH_VERSION);
+    app.add_option("PATH", arguments.path, "device or file of the tray")->required();
+    app.add_option("WHAT", arguments.what, "superblock, log, map or verify")
         ->required()
         ->check(CLI::IsMember({"superblock", "log", "map", "verify"}));
     app.add_option("-o,--output", arguments.output, "text or json")
         ->check(CLI::IsMember({"text", "json"}));
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error) == 0 ? exit_clean : exit_error;
-    }
+    if (const auto over = tools::parse_command_line(app, argc, argv)) return *over;
     runtime::UringOptions options;
     options.register_arena = false;
     auto reactor = runtime::UringReactor::create(options);

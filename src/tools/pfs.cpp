@@ -1,13 +1,11 @@
 // pfs: the store daemon. Options come from a TOML file and from flags of the same names.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <array>
-#include <cstdio>
 
-#include "base/config.hpp"
 #include "base/log.hpp"
 #include "base/ports.hpp"
+#include "tools/config_main.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_reactors.hpp"
 #include "tools/store_http.hpp"
@@ -31,7 +29,8 @@ constexpr std::array config_keys = {
     ConfigKey{"store.reactors", ConfigType::text, "auto",
               "Threads that serve I/O, 1 to 64; auto or 0: one for each core the store may use."},
     ConfigKey{"store.buffers", ConfigType::size, "128M",
-              "Memory for I/O in flight, split evenly over the reactors; each has at least 16M."},
+              "Memory for I/O in flight, 32M to 64G, split evenly over the reactors; each has at "
+              "least 16M."},
     ConfigKey{"store.tray_cache", ConfigType::size, "64M",
               "Memory per tray for tables of older generations."},
     ConfigKey{"store.discard", ConfigType::boolean, "false", "Trim freed blocks on the devices."},
@@ -44,23 +43,25 @@ constexpr std::array config_keys = {
     ConfigKey{"log.level", ConfigType::text, "info", "debug, info, warning, error or off."},
 };
 
+constexpr uint64_t least_buffers = uint64_t{32} << 20;
+constexpr uint64_t most_buffers = uint64_t{64} << 30;
+
 Status run(const Config& config) {
     PF_TRY_ASSIGN(const LogLevel level, parse_log_level(config.text("log.level")));
     set_log_level(level);
-    PF_TRY_ASSIGN(const runtime::Address listen,
-                  runtime::Address::parse(config.text("store.listen")));
-    PF_TRY_ASSIGN(const runtime::Address http, runtime::Address::parse(config.text("store.http")));
-    PF_TRY_ASSIGN(const runtime::Address conductor,
-                  runtime::Address::parse(config.text("store.conductor")));
+    PF_TRY_ASSIGN(const runtime::Address listen, tools::address_of(config, "store.listen"));
+    PF_TRY_ASSIGN(const runtime::Address http, tools::address_of(config, "store.http"));
+    PF_TRY_ASSIGN(const runtime::Address conductor, tools::address_of(config, "store.conductor"));
     const bool insecure = config.boolean("store.insecure_listen");
     PF_TRY(tools::check_listen(listen.host, insecure));
     PF_TRY(tools::check_listen(http.host, insecure));
     PF_TRY_ASSIGN(size_t reactors, tools::parse_reactors(config.text("store.reactors")));
     if (reactors == 0) reactors = tools::reactors_for_cores();
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(config.text("store.data")));
+    PF_TRY_ASSIGN(const uint64_t buffer_bytes,
+                  tools::size_within(config, "store.buffers", least_buffers, most_buffers));
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
-                  runtime::ReactorGroup::start(
-                      tools::data_reactors(reactors, config.size_bytes("store.buffers"))));
+                  runtime::ReactorGroup::start(tools::data_reactors(reactors, buffer_bytes)));
 
     pfs::StoreOptions options;
     for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
@@ -90,36 +91,7 @@ Status run(const Config& config) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("The PureFlash store daemon");
-    std::string file;
-    std::vector<std::string> settings;
-    bool print_keys = false;
-    app.set_version_flag("--version", PUREFLASH_VERSION);
-    app.add_option("--config", file, "TOML file")->check(CLI::ExistingFile);
-    app.add_option("--set", settings, "section.key=value, stronger than the file");
-    app.add_flag("--print-config-keys", print_keys, "List every key as Markdown, and end");
-    CLI11_PARSE(app, argc, argv);
-
-    pf::Config config(config_keys);
-    if (print_keys) {
-        std::fputs(config.markdown().c_str(), stdout);
-        return 0;
-    }
-    pf::tools::block_stop_signals();
-    pf::Status status;
-    if (!file.empty()) status = config.load_file(file);
-    for (const std::string& setting : settings) {
-        const size_t equals = setting.find('=');
-        if (!status) break;
-        if (equals == std::string::npos) {
-            status = pf::fail(pf::Errc::invalid_argument,
-                              "--set takes section.key=value, not '" + setting + "'");
-        } else {
-            status = config.set(setting.substr(0, equals), setting.substr(equals + 1));
-        }
-    }
-    if (status) status = run(config);
-    if (status) return 0;
-    fmt::print(stderr, "pfs: {}\n", status.error().text());
-    return 1;
+    const pf::tools::ConfiguredDaemon daemon = {"pfs", "The PureFlash store daemon", config_keys,
+                                                "store.insecure_listen", &run};
+    return pf::tools::run_configured(daemon, argc, argv);
 }

@@ -2,7 +2,6 @@
 // one or more others; everything that lasts is in one folder.
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
@@ -10,10 +9,12 @@
 #include "base/log.hpp"
 #include "base/ports.hpp"
 #include "conductor/conductor.hpp"
+#include "tools/command_line.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_reactors.hpp"
 #include "tools/store_http.hpp"
 #include "tools/store_process.hpp"
+#include "tray/format.hpp"
 
 namespace {
 
@@ -53,7 +54,13 @@ Status check(const ServeOptions& options) {
                     fmt::format("--port-base {}: from 1 to {}", options.port_base,
                                 UINT16_MAX - conductor_rpc_port_offset));
     }
-    return {};
+    if (options.data.empty()) return fail(Errc::invalid_argument, "--data '': give a folder");
+    if (options.tray_size.empty()) return {};
+    PF_TRY_ASSIGN(const uint64_t tray_bytes, parse_size(options.tray_size));
+    const auto geometry = tray::choose_geometry(tray_bytes, 0);
+    if (geometry) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("--tray-size {}: {}", options.tray_size, geometry.error().message));
 }
 
 // The conductor on its reactor, driven from main.
@@ -118,7 +125,17 @@ Result<NewTrays> new_trays(const ServeOptions& options, const tools::DataDir& di
         trays.paths.push_back(dir.file(fmt::format("tray{}.img", i)));
     }
     for (const std::string& given : options.tray_paths) {
-        trays.paths.push_back(std::filesystem::absolute(given).lexically_normal().string());
+        const std::string path = std::filesystem::absolute(given).lexically_normal().string();
+        const bool is_known = std::ranges::find(known, path, &pfs::TrayPlace::path) != known.end();
+        // A slip in a path must not fill another disk.
+        std::error_code unknown;
+        if (!is_known && options.tray_size.empty() && !std::filesystem::exists(path, unknown)) {
+            return fail(Errc::not_found,
+                        fmt::format("--tray '{}' does not exist: name a device or a file, or give "
+                                    "--tray-size to make a file",
+                                    given));
+        }
+        trays.paths.push_back(path);
     }
     std::erase_if(trays.paths, [&known](const std::string& path) {
         return std::ranges::find(known, path, &pfs::TrayPlace::path) != known.end();
@@ -203,7 +220,7 @@ Status serve(const ServeOptions& options) {
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("PureFlash: an all-flash distributed block store, on one node");
+    CLI::App app("PureFlash: an all-flash distributed block store, on one node", "pureflash");
     app.set_version_flag("--version", PUREFLASH_VERSION);
     app.require_subcommand(1);
     ServeOptions options;
@@ -214,7 +231,9 @@ int main(int argc, char** argv) {
     command->add_option(
         "--tray-size", options.tray_size,
         "Size of new tray files (default: 20G, or half of the free space if that is less)");
-    command->add_option("--tray", options.tray_paths, "A device or file to use as a tray");
+    command->add_option(
+        "--tray", options.tray_paths,
+        "A device or file to use as a tray; with --tray-size a missing file is made");
     command->add_option("--reactors", options.reactors,
                         "Threads that serve I/O, 1 to 64 (default: auto, one for each tray of this "
                         "start, at most one for each core)");
@@ -226,7 +245,7 @@ int main(int argc, char** argv) {
                         "Whether devices may lose completed writes with the power: detect, "
                         "volatile or none (on your word; default detect)");
     command->add_option("--log-level", options.log_level, "debug, info, warning, error or off");
-    CLI11_PARSE(app, argc, argv);
+    if (const auto over = pf::tools::parse_command_line(app, argc, argv)) return *over;
 
     pf::tools::block_stop_signals();
     const pf::Status status = serve(options);

@@ -26,10 +26,8 @@ Task<HttpResponse> metrics_page(const pfs::Store& store) {
 Task<HttpResponse> health_page(const pfs::Store& store) {
     Task<std::string> asking = store.problem();
     const std::string problem = co_await asking;
-    if (!problem.empty()) co_return net::http_error(Error{Errc::unavailable, problem});
-    HttpResponse response;
-    response.body = R"({"status":"ok"})";
-    co_return response;
+    if (!problem.empty()) co_return HttpResponse{503, "text/plain", problem + "\n"};
+    co_return HttpResponse{200, "text/plain", "ok\n"};
 }
 
 }  // namespace

@@ -161,23 +161,80 @@ class BadInput(unittest.TestCase):
                 self.assertEqual(version, 1)   # the newest offered
                 self.assertEqual(peer.recv(1), b"")
 
-    # --- configuration ---
+    # --- configuration and start ---
 
-    def test_config_typo(self):
-        for tool in ("pfs", "pfconductor"):
+    def ends_at_once(self, command, says, status=1):
+        """A daemon that refuses: one line on stderr, the status, and nothing that looks like success."""
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        self.assertEqual(done.returncode, status, f"{command}: {done.stderr}")
+        self.assertEqual(done.stdout, "", command)
+        self.assertEqual(done.stderr.count("\n"), 1, f"{command}: {done.stderr}")
+        for text in says:
+            self.assertIn(text, done.stderr, command)
+
+    def test_config(self):
+        data = os.path.join(self.cluster.folder, "refused-daemon")
+        for tool, section, text, says in (
+                ("pfs", "store", "slow_oi = '1s'", ["store.slow_oi", "did you mean 'store.slow_io'"]),
+                ("pfconductor", "conductor", "htpp = 'x'", ["conductor.htpp", "did you mean 'conductor.http'"]),
+                ("pfs", "store", "slow_io = '5'", ["store.slow_io", "'5'", "500ms"]),
+                ("pfs", "store", "slow_io = [", ["line 3"]),
+                ("pfs", "store", "buffers = '1K'", ["store.buffers = 1 KiB", "32 MiB"]),
+                ("pfs", "store", "buffers = '100T'", ["store.buffers = 100 TiB", "64 GiB"]),
+                ("pfs", "store", "reactors = 'many'", ["store.reactors", "'many'", "whole number"]),
+                ("pfs", "store", "listen = '1'", ["store.listen = '1'", "HOST:PORT"]),
+                ("pfs", "store", "listen = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),
+                ("pfconductor", "conductor", "http = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),
+                ("pfconductor", "conductor", "heartbeat_interval = '1ms'", ["conductor.heartbeat_interval", "50ms"])):
             with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-                config.write("slow_io_msec_typo = 5\n")
+                config.write(f"[{section}]\ndata = '{data}'\n{text}\n")
                 config.flush()
-                done = self.cluster.run(tool, "--config", config.name, timeout_s=20)
-                self.assertNotEqual(done.returncode, 0)
-                self.assertIn("slow_io_msec_typo", done.stderr)
+                self.ends_at_once([f"{self.cluster.tools}/{tool}", "--config", config.name], says)
+        for tool in ("pfs", "pfconductor"):
+            program = f"{self.cluster.tools}/{tool}"
+            self.ends_at_once([program, "--config", "/nonexistent.toml"], ["/nonexistent.toml"])
+            self.ends_at_once([program, "--set", "novalue"], ["section.key=value", "novalue"])
+            self.ends_at_once([program, "--set", "log.lvel=info"], ["log.lvel", "log.level"])
+            self.ends_at_once([program, "--unknown"], ["--unknown", f"{tool} --help"], status=2)
+
+    def serve(self, folder, *more, base=None):
+        return [f"{self.cluster.tools}/pureflash", "serve", "--data", folder, "--port-base",
+                str(base or free_port_base()), *more]
+
+    def test_serve(self):
+        folder = os.path.join(self.cluster.folder, "refused")
+        for more, says in ((["--tray-size", "0"], ["--tray-size 0", "too small"]),
+                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1.5 MiB"]),
+                           (["--tray-size", "20T"], ["--tray-size 20T", "16 TiB"]),
+                           (["--tray-size", "big"], ["'big'", "10G"]),
+                           (["--trays", "100"], ["--trays 100", "64"]),
+                           (["--log-level", "loud"], ["'loud'", "debug"]),
+                           (["--host", "0.0.0.0"], ["0.0.0.0", "--insecure-listen"])):
+            self.ends_at_once(self.serve(folder, *more), says)
+            self.assertFalse(os.path.exists(folder), f"{more} left something behind")
+        file = os.path.join(self.cluster.folder, "a-file")
+        with open(file, "w", encoding="utf-8"):
+            pass
+        for path in (file, "/proc/pureflash", ""):
+            self.ends_at_once(self.serve(path), ["folder", f"'{path}'"])
+        missing = os.path.join(self.cluster.folder, "missing.img")
+        self.ends_at_once(self.serve(folder, "--tray", missing), [missing, "--tray-size"])
+        self.ends_at_once(self.serve(folder, "--tray", "/dev/pureflash-typo", "--tray-size", "16M"),
+                          ["/dev/pureflash-typo", "No such file"])
+        self.assertFalse(os.path.exists(missing) or os.path.exists("/dev/pureflash-typo"))
+        program = f"{self.cluster.tools}/pureflash"
+        self.ends_at_once([program, "serve"], ["--data is required", "pureflash serve --help"], status=2)
+        self.ends_at_once(self.serve(folder, base=70000), ["70000"], status=2)
+        self.ends_at_once(self.serve(folder, base=65530), ["65530", "65513"])
+
+    def test_serve_on_ports_that_are_taken(self):
+        for base in (self.cluster.base, self.cluster.base - 18, self.cluster.base + 18):
+            with tempfile.TemporaryDirectory() as folder:
+                self.ends_at_once(self.serve(folder, "--tray-size", "64M", base=base), ["cannot listen on 127.0.0.1"])
+        self.assertTrue(self.cluster.alive())
 
     def test_second_server_on_the_same_folder(self):
-        command = self.cluster.serve_command()
-        command[command.index("--port-base") + 1] = str(free_port_base())
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-        self.assertNotEqual(done.returncode, 0)
-        self.assertNotIn("ready", done.stdout)
+        self.ends_at_once(self.serve(self.cluster.data), [self.cluster.data, "another process"])
         self.assertTrue(self.cluster.alive())
 
     # --- trays ---
@@ -199,8 +256,32 @@ class BadInput(unittest.TestCase):
     def test_tray_too_small(self):
         self.refuse_tray(self.file_of("small.img", 64 * KIB), says=["too small"])
 
+    def test_tray_file_too_small_or_where_no_file_belongs(self):
+        path = os.path.join(self.cluster.folder, "new.img")
+        for size, says in (("1M", "too small"), ("20T", "too large"), ("100M", "")):
+            target = path if says else "/dev/pureflash-typo"
+            self.refused("pfcli", "tray", "add", target, "--size", size, says=[says])
+            self.assertFalse(os.path.exists(target), "a refused file was made")
+        self.refused("pfcli", "tray", "add", "relative.img", says=["relative.img", "absolute"])
+        self.refused("pfcli", "tray", "add", self.cluster.folder, says=[self.cluster.folder])
+        self.refused("pfcli", "tray", "remove", "nonsense", says=["nonsense"])
+
     def test_tray_in_use(self):
-        self.refuse_tray(self.tray_paths()[0])
+        self.refuse_tray(self.tray_paths()[0], says=["already"])
+        with Cluster(BUILD, tray_size="256M") as other:
+            path = os.path.join(other.data, "tray0.img")
+            self.refuse_tray(path, says=[path])
+            self.assertTrue(other.alive())
+
+    def test_copy_of_a_tray(self):
+        path = os.path.join(self.cluster.folder, "copy.img")
+        subprocess.run(["cp", "--sparse=always", self.tray_paths()[0], path], check=True)
+        with open(path, "rb") as file:
+            before = file.read(MIB)
+        self.refuse_tray(path, says=["copy", path])
+        self.assertTrue(self.cluster.alive())
+        with open(path, "rb") as file:
+            self.assertEqual(file.read(MIB), before, "a refused disk was changed")
 
     def test_tray_with_foreign_data(self):
         path = self.file_of("foreign.img", 256 * MIB)
@@ -216,7 +297,7 @@ class BadInput(unittest.TestCase):
             other.stop()
             images = [os.path.join(root, f) for root, _, files in os.walk(other.data) for f in files if f.endswith(".img")]
             self.assertTrue(images)
-            self.refuse_tray(images[0])
+            self.refuse_tray(images[0], says=["cluster"])
 
     def test_tray_mounted(self):
         path = self.file_of("mounted.img", 256 * MIB)
@@ -279,8 +360,14 @@ class DamagedSuperblock(unittest.TestCase):
             if ready:   # serving without that tray is fine; serving it is not
                 trays = json.loads(cluster.cli("-o", "json", "tray", "list"))
                 self.assertTrue(all(t["health"] != "ok" for t in trays if t["path"] == image))
+            refused = cluster.run("pfcli", "tray", "add", image)
+            self.assertNotEqual(refused.returncode, 0)
+            self.assertIn("both superblock", refused.stderr)
             with open(image, "rb") as file:
                 self.assertEqual(file.read(MIB), before, "a damaged tray was written to")
+            cluster.cli("tray", "add", image, "--force")   # the operator insists
+            trays = json.loads(cluster.cli("-o", "json", "tray", "list"))
+            self.assertIn("ok", [tray["health"] for tray in trays if tray["path"] == image])
 
 
 if __name__ == "__main__":

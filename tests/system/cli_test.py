@@ -4,6 +4,7 @@ on stderr and a status that is not 0. Usage: TOOLS_FOLDER"""
 import json
 import subprocess
 import sys
+import time
 
 from cluster import Cluster
 
@@ -98,12 +99,72 @@ def rest(cli):
     cli.bad("is it running", "--conductor", "127.0.0.1:1", "status")
 
 
+class Shell:
+    """Asks bash as TAB does: the words so far, cut as bash cuts them."""
+
+    def __init__(self, cli, tools):
+        self.script = f"PATH={tools}:$PATH\n" + cli.good("completion", "bash")
+
+    def offers(self, *words):
+        ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _pfcli; printf "%s\\n" "${COMPREPLY[@]}"'
+        done = subprocess.run(["bash", "-c", self.script + ask, "bash", *words], capture_output=True, text=True,
+                              timeout=30, check=True)
+        assert done.stderr == "", done.stderr
+        return done.stdout.split("\n")[:-1]
+
+
+def completion(cli, node):
+    shell = Shell(cli, node.tools)
+    here = ["--conductor", "127.0.0.1", ":", str(node.port("http"))]
+    for name in ("tab one", "tab-two"):
+        cli.good("volume", "create", name, "--size", "1G")
+    assert {"volume", "store", "tray", "status", "top", "version"} <= set(shell.offers("pfcli", ""))
+    assert shell.offers("pfcli", "vol") == ["volume"]
+    assert shell.offers("pfcli", *here, "volume", "re") == ["resize", "rename"]
+    assert "--replicas" in shell.offers("pfcli", "volume", "create", "x", "--re")
+    assert shell.offers("pfcli", *here, "volume", "show", "tab") == ["tab\\ one", "tab-two"]
+    assert shell.offers("pfcli", *here, "volume", "delete", "tab\\ ") == ["tab\\ one"]
+    assert "a" in shell.offers("pfcli", "-o", "json", *here, "volume", "resize", "")
+    assert shell.offers("pfcli", *here, "tray", "remove", "")[-1] == cli.json("tray", "list")[0]["uuid"]
+    assert shell.offers("pfcli", "-o", "") == ["table", "json", "names"]
+    assert "tab" not in " ".join(shell.offers("pfcli", "--conductor", "127.0.0.1", ":", "1", "volume", "show", ""))
+    for name in ("tab one", "tab-two"):
+        cli.good("volume", "delete", name)
+
+
+def live(cli, node):
+    """top, in a pipe and on a terminal, while a volume is read and written."""
+    cli.good("volume", "create", "busy", "--size", "1G")
+    load = subprocess.Popen([f"{node.tools}/pfdd", "if=/dev/zero", "of=pf:busy", "bs=4k", "status=none",
+                             f"--conductor={node.conductor}"])
+    try:
+        for _ in range(100):
+            rows = cli.json("top", "--interval", "0.2", "--count", "1")
+            busy = [row for row in rows if row["name"] == "busy" and row["write_iops"] > 0]
+            if busy:
+                break
+            time.sleep(0.1)
+        assert busy[0]["write_bytes_per_second"] >= 4096 and 0 < busy[0]["write_latency_seconds"] < 60, busy
+        piped = cli.good("top", "--interval", "0.1", "--count", "2")
+        assert "\x1b" not in piped and piped.count("NAME") == 2, piped
+        command = f"{cli.program} --conductor {cli.conductor} top --interval 0.1 --count 2"
+        shown = subprocess.run(["script", "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=30,
+                               check=True, stdin=subprocess.DEVNULL).stdout
+        assert shown.count("\x1b[H\x1b[2J") == 2 and "busy" in shown, shown
+    finally:
+        load.kill()
+        load.wait()
+    cli.good("volume", "delete", "busy", "--force")
+
+
 def main():
     with Cluster(sys.argv[1]) as node:
         cli = Cli(node)
         volumes(cli)
         trays(cli, node.data)
         rest(cli)
+        completion(cli, node)
+        live(cli, node)
         node.kill()
         node.start()
         assert cli.json("volume", "show", "a")["size_bytes"] == 20 << 30

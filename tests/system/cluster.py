@@ -29,9 +29,9 @@ def free_port_base():
 
 
 class Cluster:
-    def __init__(self, build, tray_size="2G"):
+    def __init__(self, build, tray_size="2G", tools=None):
         self.build = os.path.realpath(build)
-        self.tools = os.path.join(self.build, "src/tools")
+        self.tools = tools or os.path.join(self.build, "src/tools")
         self.folder = tempfile.mkdtemp(prefix="pureflash-test.")
         self.data = os.path.join(self.folder, "data")
         self.base = free_port_base()

@@ -4,6 +4,7 @@ processes: what they tell systemd, a restart of the conductor alone under open v
 the largest volume, offline inspection of damaged trays, and clients that come before the server."""
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -15,6 +16,7 @@ import time
 import unittest
 
 from cluster import Cluster, free_port_base
+from pair import Pair, wait_until
 from pfbd import Library
 
 BUILD = os.path.realpath(sys.argv.pop(1) if len(sys.argv) > 1 else "build/release")
@@ -22,68 +24,9 @@ TOOLS = os.path.join(BUILD, "src/tools")
 MIB, GIB, PIB = 1 << 20, 1 << 30, 1 << 50
 
 
-def wait_until(what, true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
-
-
-class Pair:
-    """pfconductor and pfs, each a process of its own."""
-
-    def __init__(self):
-        self.folder = tempfile.mkdtemp(prefix="pureflash-test.")
-        self.base = free_port_base()
-        self.conductor = f"127.0.0.1:{self.base + 20}"
-        self.notify = os.path.join(self.folder, "notify")
-        self.told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.told.bind(self.notify)
-        self.told.settimeout(20)
-        self.processes = []
-
-    def start(self, *command):
-        log = open(os.path.join(self.folder, "log"), "a", encoding="utf-8")
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=dict(os.environ, NOTIFY_SOCKET=self.notify))
-        log.close()
-        self.processes.append(process)
-        return process
-
-    def start_conductor(self):
-        return self.start(f"{TOOLS}/pfconductor", "--set", f"conductor.data={self.folder}/conductor",
-                          "--set", f"conductor.http=127.0.0.1:{self.base + 20}",
-                          "--set", f"conductor.rpc=127.0.0.1:{self.base + 22}")
-
-    def start_store(self):
-        return self.start(f"{TOOLS}/pfs", "--set", f"store.data={self.folder}/store",
-                          "--set", f"store.listen=127.0.0.1:{self.base + 2}",
-                          "--set", f"store.http=127.0.0.1:{self.base + 21}",
-                          "--set", f"store.conductor=127.0.0.1:{self.base + 22}")
-
-    def hears(self):
-        return self.told.recv(256).decode()
-
-    def stop(self, process):
-        process.send_signal(signal.SIGTERM)
-        assert self.hears() == "STOPPING=1"
-        assert process.wait(timeout=25) == 0
-
-    def cli(self, *arguments, check=True):
-        return subprocess.run([f"{TOOLS}/pfcli", "--conductor", self.conductor, "-o", "json", *arguments],
-                              capture_output=True, text=True, timeout=60, check=check)
-
-    def end(self):
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        self.told.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
 class TwoDaemons(unittest.TestCase):
     def setUp(self):
-        self.pair = Pair()
+        self.pair = Pair(TOOLS)
         self.addCleanup(self.pair.end)
 
     def test_open_volumes_outlive_a_conductor_restart(self):
@@ -92,11 +35,7 @@ class TwoDaemons(unittest.TestCase):
         self.assertEqual(pair.hears(), "READY=1")
         store = pair.start_store()
         self.assertEqual(pair.hears(), "READY=1")
-        with open(f"{pair.folder}/tray.img", "wb") as file:
-            file.truncate(GIB)
-        wait_until("the store is known", lambda: json.loads(pair.cli("store", "list").stdout))
-        stores = json.loads(pair.cli("store", "list").stdout)
-        pair.cli("tray", "add", f"{pair.folder}/tray.img", "--store", str(stores[0]["id"]))
+        pair.add_tray(GIB)
         pair.cli("volume", "create", "kept", "--size", "64M")
         library = Library(BUILD, pair.conductor)
         volume = library.open("kept")
@@ -150,6 +89,12 @@ class OneProcess(unittest.TestCase):
             self.assertEqual(library.write(volume, b"e" * 4096, PIB - 4096), 0)
             self.assertEqual(library.read(volume, 4096, PIB - 4096), (0, b"e" * 4096))
             self.assertEqual(library.read(volume, 4096, PIB // 2), (0, b"\0" * 4096))
+            # More shards than a store takes connections, or this process may have files.
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (1024, limits[1]))
+            for shard in range(0, PIB >> 36, 3):
+                self.assertEqual(library.read(volume, 4096, shard << 36)[0], 0, f"shard {shard}")
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
             library.close(volume)
             library.destroy()
             cluster.cli("volume", "delete", "huge")

@@ -54,6 +54,19 @@ run 90 qemu-img convert -f raw -O qcow2 "$uri" "$work/back.qcow2"
 run 60 qemu-img compare -f raw -F qcow2 "$work/image" "$work/back.qcow2"
 rm "$work/back.qcow2"
 
+step "nbdinfo --map: data and holes"
+run 20 nbdinfo --map --json "$uri" >"$work/map2.json"
+python3 - "$work/map2.json" $((size_mib << 20)) <<'PY'
+import json, sys
+runs = json.load(open(sys.argv[1]))
+kinds = {run["description"] for run in runs}
+assert "data" in kinds and any("zero" in kind for kind in kinds), kinds
+assert sum(run["length"] for run in runs) == int(sys.argv[2])
+PY
+
+step "clients that die in the middle of a write, and TLS refused"
+run 60 python3 "$(dirname "$0")/nbd_dying_client.py" "$work/nbd.sock" vol
+
 step "qemu-io: patterns, zeroes, discard, FUA, unaligned by read-modify-write in the client"
 run 60 qemu-io -f raw -t none -c "write -P 0xa1 0 64k" -c "write -f -P 0xa2 1M 4k" \
     -c "write -z 1052672 4k" -c "write -zu 2M 1M" -c "discard 4M 2M" -c "flush" \
@@ -82,6 +95,11 @@ run 20 nbdinfo --is read-only "$nbd_uri" || fail "not read-only"
 run 20 qemu-io -f raw -c "write 0 4k" "$nbd_uri" >"$work/ro.log" 2>&1 && fail "it was written"
 grep -qiE 'read-only|permission denied' "$work/ro.log" || fail "read-only: $(cat "$work/ro.log")"
 run 20 qemu-io -r -f raw -c "read 0 4k" "$nbd_uri" >/dev/null
+stop_last
+
+step "a name that a URI has to escape"
+start_nbd "vm 1 ü%" ${size_mib}M --socket "$work/a name.sock"
+run 20 nbdinfo --size "$nbd_uri" | grep -qx $((size_mib << 20)) || fail "the URI $nbd_uri"
 stop_last
 
 step "TCP on a free port; SIGTERM takes the socket file along"

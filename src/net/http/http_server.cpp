@@ -155,8 +155,8 @@ class Server final : public HttpServer {
         } else if (server_.bind_to_port(address.host.c_str(), address.port)) {
             return {};
         }
-        return fail(Errc::busy, fmt::format("cannot listen on {} for HTTP: is the address of this "
-                                            "host, and the port free?",
+        return fail(Errc::busy, fmt::format("cannot listen on {} for HTTP: the address is not of "
+                                            "this host, or the port is taken; choose another",
                                             address.text()));
     }
 

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <httplib.h>
 
+#include <chrono>
+#include <thread>
+
 #include "runtime/network.hpp"
 
 namespace pf::tools {
@@ -11,6 +14,7 @@ using nlohmann::json;
 
 namespace {
 
+constexpr std::chrono::milliseconds retry_pause{100};
 constexpr time_t connect_timeout_s = 5;
 constexpr time_t answer_timeout_s = 200;  // longer than the conductor's own limit
 
@@ -63,7 +67,14 @@ Result<json> Api::send(const char* method, const std::string& path, const std::s
     request.path = path;
     request.body = body;
     if (!body.empty()) request.headers.emplace("Content-Type", "application/json");
-    const httplib::Result result = client.send(request);
+    // The server may be starting. A connection that was refused has asked for nothing yet.
+    const auto patient_until = std::chrono::steady_clock::now() + patience_;
+    httplib::Result result = client.send(request);
+    while (!result && result.error() == httplib::Error::Connection &&
+           std::chrono::steady_clock::now() < patient_until) {
+        std::this_thread::sleep_for(retry_pause);
+        result = client.send(request);
+    }
     if (!result) {
         return fail(Errc::disconnected,
                     fmt::format("no answer from the conductor at {}:{} ({}): is it running there? "

@@ -1,6 +1,7 @@
 // pfcli's side of REST /v1: one request, one answer, and an error as one sentence.
 #pragma once
 
+#include <chrono>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -23,12 +24,16 @@ class Api {
     // One segment of a path or value of a query.
     [[nodiscard]] static std::string escape(std::string_view text);
 
+    // How long a server that is not there yet is waited for; without it: not at all.
+    void be_patient(std::chrono::milliseconds patience) { patience_ = patience; }
+
   private:
     Api(std::string host, int port) : host_(std::move(host)), port_(port) {}
     [[nodiscard]] Result<nlohmann::json> send(const char* method, const std::string& path,
                                               const std::string& body) const;
     std::string host_;
     int port_;
+    std::chrono::milliseconds patience_{0};
 };
 
 }  // namespace pf::tools

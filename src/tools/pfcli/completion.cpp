@@ -24,28 +24,47 @@ void add_cases(const CLI::App& app, const std::string& path, std::string& out) {
     }
 }
 
-constexpr std::string_view cases_mark = "@CASES@";
-constexpr std::string_view script = R"script(_pfcli() {
-    local word path='' words='' i
+// Names come from the cluster: any that a volume may have, and without making a person wait for a
+// server that is not there. The shell cuts HOST:PORT into three words.
+constexpr std::string_view script = R"script(_pfcli_names() {
+    local name typed="${COMP_WORDS[COMP_CWORD]//\\/}"
+    while IFS= read -r name; do
+        [[ $name == "$typed"* ]] && COMPREPLY+=("$(printf '%q' "$name")")
+    done < <(timeout 2 "${COMP_WORDS[0]}" "${address[@]}" -o names "$@" 2>/dev/null)
+}
+_pfcli() {
+    local word path='' words='' i address=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${COMP_WORDS[i]}"
         case "$word" in
-            -o|--output|--conductor) ((i++)) ;;
+            --conductor)
+                address=(--conductor "${COMP_WORDS[i + 1]}")
+                ((i++))
+                if [ "${COMP_WORDS[i + 1]}" = ':' ]; then
+                    address[1]+=":${COMP_WORDS[i + 2]}"
+                    ((i += 2))
+                fi ;;
+            -o|--output) ((i++)) ;;
             -*) ;;
-            volume|store|tray|status|top|version|completion) [ -z "$path" ] && path="$word" ;;
+            @NOUNS@) [ -z "$path" ] && path="$word" ;;
             *) [ "${path#* }" = "$path" ] && path="$path $word" ;;
         esac
     done
     case "$path" in
 @CASES@    esac
-    case "$path" in
-        'volume show'|'volume delete'|'volume resize'|'volume rename'|'volume accept-loss')
-            words="$words $(pfcli volume list -o names 2>/dev/null)" ;;
-    esac
+    [ "$word" = -o ] || [ "$word" = --output ] && words='table json names'
     COMPREPLY=($(compgen -W "$words" -- "${COMP_WORDS[COMP_CWORD]}"))
+    case "$path" in
+        'volume show'|'volume delete'|'volume resize'|'volume rename'|'volume accept-loss') _pfcli_names volume list ;;
+        'tray remove'|'tray accept-loss') _pfcli_names tray list ;;
+    esac
 }
 complete -F _pfcli pfcli
 )script";
+
+void fill(std::string& text, std::string_view mark, const std::string& with) {
+    text.replace(text.find(mark), mark.size(), with);
+}
 
 }  // namespace
 
@@ -53,7 +72,11 @@ Result<std::string> completion_script(const CLI::App& app, const std::string& sh
     std::string cases;
     add_cases(app, "", cases);
     std::string bash(script);
-    bash.replace(bash.find(cases_mark), cases_mark.size(), cases);
+    std::string nouns;
+    for (const auto* noun : app.get_subcommands(nullptr))
+        nouns += (nouns.empty() ? "" : "|") + noun->get_name();
+    fill(bash, "@NOUNS@", nouns);
+    fill(bash, "@CASES@", cases);
     if (shell == "bash") return bash;
     if (shell == "zsh") return "autoload -U +X bashcompinit && bashcompinit\n" + bash;
     return fail(Errc::invalid_argument, fmt::format("shell '{}': bash or zsh", shell));

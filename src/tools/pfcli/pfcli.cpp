@@ -8,6 +8,7 @@
 
 #include "base/ports.hpp"
 #include "base/units.hpp"
+#include "tools/command_line.hpp"
 #include "tools/pfcli/api.hpp"
 #include "tools/pfcli/completion.hpp"
 #include "tools/pfcli/table.hpp"
@@ -83,6 +84,8 @@ const std::vector<Column> top_columns = {
     {"write_latency_seconds", "WRITE LAT", Show::latency},
 };
 
+constexpr std::chrono::seconds patience{10};
+
 // Everything that may be given on the command line.
 struct Arguments {
     std::string conductor = fmt::format("127.0.0.1:{}", default_conductor_http_port);
@@ -124,7 +127,15 @@ Status volume_create(const Api& api, const Arguments& arguments) {
     if (!arguments.shard_size.empty()) {
         PF_TRY_ASSIGN(body["shard_bytes"], parse_size(arguments.shard_size));
     }
-    PF_TRY_ASSIGN(const json volume, api.post("/v1/volumes", body));
+    Result<json> made = api.post("/v1/volumes", body);
+    // The first store of a cluster that is starting joins a moment after its conductor answers.
+    const auto give_up = std::chrono::steady_clock::now() + patience;
+    while (!made && made.error().code == Errc::unavailable &&
+           std::chrono::steady_clock::now() < give_up) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+        made = api.post("/v1/volumes", body);
+    }
+    PF_TRY_ASSIGN(const json volume, std::move(made));
     print(arguments, volume, details(volume, volume_details));
     return {};
 }
@@ -351,22 +362,16 @@ Status run(const CLI::App& app, const Arguments& arguments, Command chosen) {
         fmt::print("{}", script);
         return {};
     }
-    PF_TRY_ASSIGN(const Api api, Api::create(arguments.conductor));
+    PF_TRY_ASSIGN(Api api, Api::create(arguments.conductor));
+    // `version` is for when nothing works.
+    if (chosen != &version) api.be_patient(patience);
     return chosen(api, arguments);
-}
-
-// One line, whatever the command line parser has to say.
-int usage_error(const CLI::ParseError& error) {
-    std::string line = error.what();
-    for (char& c : line) c = c == '\n' ? ' ' : c;
-    fmt::print(stderr, "pfcli: {}: 'pfcli --help' shows what there is\n", line);
-    return 2;
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-    CLI::App app("Administers a PureFlash cluster");
+    CLI::App app("Administers a PureFlash cluster", "pfcli");
     Arguments arguments;
     Command chosen = nullptr;
     app.set_version_flag("--version", PUREFLASH_VERSION);
@@ -381,13 +386,7 @@ int main(int argc, char** argv) {
     add_volume_commands(app, arguments, chosen);
     add_store_commands(app, arguments, chosen);
     add_other_commands(app, arguments, chosen);
-    try {
-        app.parse(argc, argv);
-    } catch (const CLI::Success& success) {
-        return app.exit(success);  // help or version
-    } catch (const CLI::ParseError& error) {
-        return usage_error(error);
-    }
+    if (const auto over = parse_command_line(app, argc, argv)) return *over;
     const Status done = run(app, arguments, chosen);
     if (done) return 0;
     fmt::print(stderr, "pfcli: {}\n",

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Goal: the reference pages say what the programs say. Method: every command, option and configuration key of
+each program's own help is looked for on its page, and the page's for being real. Usage: BUILD"""
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+TOOLS = os.path.join(os.path.realpath(sys.argv.pop(1) if len(sys.argv) > 1 else "build/release"), "src/tools")
+
+
+def page(name):
+    return (ROOT / "docs/reference" / name).read_text(encoding="utf-8")
+
+
+def said(program, *arguments):
+    return subprocess.run([f"{TOOLS}/{program}", *arguments], capture_output=True, text=True, timeout=20,
+                          check=True).stdout
+
+
+def subcommands(text):
+    part = re.search(r"^Subcommands:\n(.*?)(?:^\S|\Z)", text, re.M | re.S)
+    return re.findall(r"^  (\S+)", part.group(1), re.M) if part else []
+
+
+def options(text):
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", text)) - {"--help", "--version"}
+
+
+def leaves(program, *words):
+    """Each command that can be run, with its help."""
+    text = said(program, *words, "--help")
+    below = subcommands(text)
+    if not below:
+        yield " ".join(words), text
+    for word in below:
+        yield from leaves(program, *words, word)
+
+
+class Pages(unittest.TestCase):
+    def test_pfcli(self):
+        text = page("cli.md")
+        rows = {}
+        for row in re.findall(r"^\| (.*?) \| ", text, re.M):
+            for command in re.findall(r"`([^`]+)`", row):
+                name = re.match(r"[a-z]+(?: [a-z-]+)?", command).group(0)
+                name = "completion" if name.startswith("completion") else name
+                rows[name] = command
+        real = dict(leaves("pfcli"))
+        self.assertEqual(set(rows), set(real))
+        for command, help_text in real.items():
+            self.assertEqual(options(rows[command]), options(help_text), f"the options of '{command}'")
+        self.assertLessEqual(options(said("pfcli", "--help")), options(text))
+
+    def test_pureflash_and_pfbd(self):
+        for name, program in (("pureflash.md", "pureflash"), ("nbd.md", "pfbd")):
+            for command, help_text in leaves(program):
+                self.assertIn(f"{program} {command}", page(name))
+                self.assertEqual(options(page(name)), options(help_text), name)
+
+    def test_pfdd(self):
+        help_text = said("pfdd", "--help")
+        for operand in re.findall(r"(?<![\w-])([a-z]+)=", help_text):
+            self.assertIn(f"{operand}=", page("pfdd.md"))
+        for operand in re.findall(r"^\| `([a-z]+)=", page("pfdd.md"), re.M):
+            self.assertIn(f"{operand}=", help_text)
+
+    def test_configuration(self):
+        for program in ("pfs", "pfconductor"):
+            self.assertIn(f"## {program}\n\n" + said(program, "--print-config-keys"), page("config.md"))
+            example = (ROOT / "deploy" / f"{program}.toml").read_text(encoding="utf-8")
+            section = ""
+            for line in example.splitlines():
+                if line.startswith("["):
+                    section = line.strip("[]")
+                elif "=" in line and not line.startswith("#"):
+                    self.assertIn(f"| `{section}.{line.split('=')[0].strip()}` |", page("config.md"))
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
