@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/planted.hpp"
 #include "tray/log_writer.hpp"
@@ -31,16 +32,23 @@ Task<Result<Bytes>> LogReader::read(uint64_t sequence) {
 Task<Result<LogReader::End>> LogReader::find_end(Root root) {
     End end{root.log_start - 1, root.log_previous, root.log_start - 1};
     const bool follow = !planted("chain_not_checked");
+    bool read_again = false;
     while (end.last + 1 - root.log_start < superblock_.log_blocks) {
         const uint64_t expected = end.last + 1;
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(expected));
         const Result<LogBlock> block = decode_log_block(bytes, superblock_);
-        if (!block || block->header.sequence != expected) break;
-        const LogHeader& header = block->header;
-        if (follow &&
-            (header.incarnation != root.incarnation || header.previous_crc != end.last_crc)) {
-            break;
+        const bool next = block && block->header.sequence == expected &&
+                          (!follow || (block->header.incarnation == root.incarnation &&
+                                       block->header.previous_crc == end.last_crc));
+        if (!next) {
+            // What is behind the end is given up for good (T1), so a device that returned the bytes
+            // of another place gets a second chance.
+            if (std::exchange(read_again, true)) break;
+            slots_ = 0;
+            continue;
         }
+        read_again = false;
+        const LogHeader& header = block->header;
         PF_CO_TRY(check_beyond(root, expected + 1, expected, bytes));
         end.last = expected;
         end.last_crc = header.crc;
