@@ -1,5 +1,4 @@
 // Everything that is not the normal way: answers other than "ok", deadlines, the end of a handle.
-#include "base/planted.hpp"
 #include "client/volume_core.hpp"
 
 namespace pf::client {
@@ -140,9 +139,7 @@ void VolumeCore::expire(Piece& piece) {
         return serve(link);
     }
     ++expired_writes_;
-    if (!piece.sent || (planted("timeout_without_abort") && !piece.in_channel)) {
-        return settle(piece, Errc::timed_out);
-    }
+    if (!piece.sent) return settle(piece, Errc::timed_out);
     ++counters_.aborted;
     if (link.usable() && link.session_open) {
         issue_abort(piece);

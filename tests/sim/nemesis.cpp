@@ -31,9 +31,9 @@ void Nemesis::next() {
     cluster_.sim().after(pause, [this] {
         if (cluster_.sim().now() >= end_) return;
         // Some kinds more often than others: what the store survives is the heart of it.
-        static constexpr std::array<uint8_t, trouble_count> weights = {20, 20, 8,  4, 10, 4, 10,
-                                                                       5,  5,  20, 6, 5,  4, 8};
-        uint64_t dice = rng_.below(129);
+        static constexpr std::array<uint8_t, trouble_count> weights = {20, 20, 8,  4,  10, 4, 10,
+                                                                       5,  5,  20, 16, 5,  4, 8};
+        uint64_t dice = rng_.below(139);
         size_t kind = 0;
         while (dice >= weights[kind]) dice -= weights[kind++];
         make(static_cast<Trouble>(kind));
@@ -178,8 +178,8 @@ void Nemesis::network_trouble(Trouble trouble, Nanos duration) {
             network.model().late_extra = rng_.between(1, 300) * runtime::milliseconds;
             break;
         case Trouble::corrupt:
-            network.corrupt_next(*a, *b, static_cast<uint32_t>(rng_.between(1, 3)));
-            network.corrupt_next(*b, *a, static_cast<uint32_t>(rng_.between(1, 3)));
+            network.corrupt_next(*a, *b, static_cast<uint32_t>(rng_.between(1, 6)));
+            network.corrupt_next(*b, *a, static_cast<uint32_t>(rng_.between(1, 6)));
             return;
         case Trouble::random_resets:
             network.model().reset_ppm = 3'000;

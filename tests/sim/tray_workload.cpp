@@ -74,6 +74,7 @@ Task<void> Workload::worker(uint64_t session) {
             model_.full = true;
         } else if (!done && status_) {
             status_ = std::move(done);
+            changed_.wake_all();  // who waits for what failed
         }
     }
     running_.done();
@@ -159,7 +160,8 @@ void Workload::end(uint64_t id, bool applied) {
 }
 
 Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
-    while (head_change_.contains(shard_id)) co_await changed_.wait();
+    while (head_change_.contains(shard_id) && status_) co_await changed_.wait();
+    if (!status_) co_return Status{};
     ModelShard& shard = model_.shards.at(shard_id);
     ModelOperation operation;
     operation.shard = shard_id;

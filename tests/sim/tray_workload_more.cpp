@@ -111,7 +111,8 @@ Task<Status> Workload::create_generation(ShardId shard_id) {
     if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
         co_return Status{};
     head_change_.insert(shard_id);
-    while (writes_in_flight(shard_id)) co_await changed_.wait();
+    while (writes_in_flight(shard_id) && status_) co_await changed_.wait();
+    if (!status_) co_return Status{};
     ModelShard& shard = model_.shards.at(shard_id);
     ModelOperation operation;
     operation.kind = ModelOperation::Kind::create_generation;
