@@ -90,7 +90,9 @@ Task<std::string> end_honestly(Process& process, TrayModel& model, uint64_t seed
     if (!process.tray || process.tray->failed()) co_return std::string();
     WorkloadOptions options = workload_options(seed, Tag{1} << 48);
     options.workers = 1;
-    options.operations = 1;
+    options.operations = 2;
+    options.close_sessions = false;
+    options.void_percent = 0;
     options.read_percent = options.generation_percent = options.checkpoint_percent = 0;
     Workload workload(*process.tray, model, options);
     Status done = co_await workload.run();
@@ -209,7 +211,9 @@ void rot(SimDisk& disk, const MachineShape& shape, Rng& rng, Tally& tally) {
         uint64_t offset = rng.below(shape.disk_bytes);
         constexpr uint64_t log_begin = uint64_t{tray::log_start_address} * block_bytes;
         const uint64_t log_end = log_begin + shape.log_bytes;
-        if (rng.below(2) == 0) offset = rng.below(log_end);
+        // The start of a block is in use for certain.
+        if (rng.below(2) == 0)
+            offset = rng.below(log_end / block_bytes) * block_bytes + rng.below(256);
         const bool in_log = offset >= log_begin && offset < log_end;
         if (in_log && std::exchange(log_hit, true)) continue;
         disk.flip_bit(offset, static_cast<unsigned>(rng.below(8)));

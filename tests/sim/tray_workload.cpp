@@ -35,7 +35,8 @@ Task<Status> Workload::run() {
     }
     co_await running_.wait();
     // Later workloads on this tray open sessions of their own; a shard holds only so many.
-    for (uint32_t i = 0; i < options_.workers && status_; i += workers_per_session) {
+    const uint32_t closing = options_.close_sessions ? options_.workers : 0;
+    for (uint32_t i = 0; i < closing && status_; i += workers_per_session) {
         const uint64_t session = session_of(i);
         for (auto& [id, shard] : model_.shards) {
             shard.sessions.erase(session);

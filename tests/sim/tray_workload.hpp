@@ -36,8 +36,9 @@ struct WorkloadOptions {
     uint32_t late_commit_percent = 10;  // of the writes
     bool lying_disk = false;            // reads may answer that the medium is corrupt
     uint32_t max_generations = 6;       // per shard
-    bool fill = false;  // mostly large writes to fresh places, until the tray is full
-    Tag first_tag = 2;  // tags from here on are free
+    bool fill = false;           // mostly large writes to fresh places, until the tray is full
+    bool close_sessions = true;  // at the end; else its last record is an operation
+    Tag first_tag = 2;           // tags from here on are free
 };
 
 class Workload {
