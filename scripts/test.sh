@@ -40,6 +40,13 @@ run_label build/release crash
 step "simulation"
 run_label build/release sim
 
+step "the same seeds give the same trace: g++ -O2 and clang with sanitizers"
+traces_of() { "$1"/tests/sim/sim_run --seeds=5 --first=77 | sed -n 's/^trace hash //p'; }
+release_traces=$(traces_of build/release)
+asan_traces=$(traces_of build/asan)
+[ -n "$release_traces" ] && [ "$release_traces" = "$asan_traces" ] ||
+    { echo "trace hashes differ: $release_traces and $asan_traces" >&2; exit 1; }
+
 step "system: real processes and real clients"
 run_label build/release system
 

@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <charconv>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <memory>
 #include <string>
 
 #include "base/units.hpp"
+#include "client/pf_conf.hpp"
 #include "pf_client_api.h"
 
 struct PfClientVolume {
@@ -25,54 +26,15 @@ namespace {
 
 constexpr const char* default_file = "/etc/pureflash/pf.conf";
 constexpr size_t max_vector_bytes = 128u << 10;
-constexpr uint32_t max_depth = 1024;
-constexpr uint32_t max_timeout_s = 24 * 3600;
-
-std::string_view trim(std::string_view text) {
-    const size_t first = text.find_first_not_of(" \t\r\n");
-    if (first == std::string_view::npos) return {};
-    return text.substr(first, text.find_last_not_of(" \t\r\n") - first + 1);
-}
-
-struct Configuration {
-    std::string conductor;
-    uint32_t depth = 120;
-    uint32_t timeout_s = 30;
-};
-
-// A number within its limit; anything else keeps the default, as the earlier library did.
-void read_number(std::string_view text, uint32_t limit, uint32_t& value) {
-    uint32_t parsed = 0;
-    const auto end = std::from_chars(text.data(), text.data() + text.size(), parsed);
-    if (end.ec == std::errc{} && parsed > 0) value = parsed < limit ? parsed : limit;
-}
-
-void read_key(Configuration& configuration, std::string_view section, std::string_view key,
-              std::string_view value) {
-    if (section == "conductor" && (key == "address" || key == "addr" || key == "conductor"))
-        configuration.conductor = value;
-    if (section == "client" && key == "io_depth")
-        read_number(value, max_depth, configuration.depth);
-    if (section == "client" && key == "io_timeout")
-        read_number(value, max_timeout_s, configuration.timeout_s);
-}
 
 // A file that was named must be there; the default one need not, if the environment says it all.
-int read_configuration(const char* file_name, Configuration& configuration) {
+int read_configuration(const char* file_name, pf::client::PfConf& configuration) {
     const char* environment = std::getenv("PF_CONDUCTOR");
     const bool from_environment = environment != nullptr && *environment != '\0';
     std::ifstream file(file_name != nullptr ? file_name : default_file);
     if (!file && (file_name != nullptr || !from_environment)) return -ENOENT;
-    std::string section;
-    for (std::string line; std::getline(file, line);) {
-        std::string_view text = trim(std::string_view(line).substr(0, line.find_first_of("#;")));
-        if (text.starts_with('[') && text.ends_with(']')) {
-            section = trim(text.substr(1, text.size() - 2));
-        } else if (const size_t equals = text.find('='); equals != std::string_view::npos) {
-            read_key(configuration, section, trim(text.substr(0, equals)),
-                     trim(text.substr(equals + 1)));
-        }
-    }
+    const std::string text(std::istreambuf_iterator<char>(file), {});
+    configuration = pf::client::parse_pf_conf(text);
     if (from_environment) configuration.conductor = environment;
     return configuration.conductor.empty() ? -EDESTADDRREQ : 0;
 }
@@ -80,7 +42,7 @@ int read_configuration(const char* file_name, Configuration& configuration) {
 using ContextPtr = std::unique_ptr<pfbd_context, decltype(&pfbd_context_destroy)>;
 
 int make_context(const char* file_name, ContextPtr& context) {
-    Configuration configuration;
+    pf::client::PfConf configuration;
     if (const int failed = read_configuration(file_name, configuration); failed != 0) return failed;
     pfbd_options options{};
     options.struct_bytes = sizeof(options);
@@ -202,7 +164,7 @@ int pf_iov_submit(PfClientVolume* volume, const iovec* iov, unsigned int iov_cnt
 
 int pf_create_tenant(const char* tenant_name, const char* cfg_filename) {
     if (tenant_name == nullptr || !pf::check_volume_name(tenant_name)) return -EINVAL;
-    Configuration configuration;
+    pf::client::PfConf configuration;
     return read_configuration(cfg_filename, configuration);
 }
 

@@ -28,6 +28,7 @@ class MemoryEngine : public EmbeddedEngine {
 
     // One commit fails and changes nothing: the one after `count` that succeed.
     void fail_commit_after(uint32_t count) { good_commits_left_ = count; }
+    [[nodiscard]] bool failure_pending() const { return good_commits_left_ != all_good; }
 
   protected:
     [[nodiscard]] runtime::Task<Result<Version>> apply(Transaction transaction) override;

@@ -144,9 +144,10 @@ Task<Status> TraySet::refuse_copy(runtime::Disk& disk, const std::string& path,
     const TraySlot* same = find(superblock->tray);
     const bool here = same != nullptr && same->path != path;
     if (!here && std::ranges::find(others, superblock->tray) == others.end()) co_return Status{};
+    const std::string place = here ? fmt::format("at '{}'", same->path) : "on another reactor";
     co_return fail(Errc::already_exists,
-                   fmt::format("'{}' is a copy of tray {}, which this store has already", path,
-                               superblock->tray.text()));
+                   fmt::format("'{}' is a copy of tray {}, which this store has {}", path,
+                               superblock->tray.text(), place));
 }
 
 Task<Status> TraySet::format(std::string path, runtime::DiskOptions disk_options, bool force) {

@@ -69,6 +69,10 @@ Task<Status> Checkpointer::run_timed(bool paced) {
     while (!engine_.failed_ && log.confirmed() + 1 < root.log_start) {
         co_await engine_.advanced_.wait();
     }
+    if (planted("checkpoint_records_wrong_position")) {
+        root.log_start = log.next_sequence();
+        root.log_previous = log.last_crc();
+    }
     // What was just acked is usually committed in the same turn: then it is not logged again.
     constexpr int turns = 3;
     for (int i = 0; i < turns; ++i) co_await runtime::yield();
@@ -110,7 +114,6 @@ Task<Status> Checkpointer::run_at_mount(uint64_t log_start, uint32_t log_previou
     root.log_start = log_start;
     root.log_previous = log_previous;
     if (!begin()) co_return fail(Errc::no_space, "no room is left for a checkpoint");
-    first_epoch_ = epoch_;
     PF_CO_TRY(co_await write_all(false, root));
     engine_.held_.checkpoint_is_durable();
     co_return Status{};
@@ -194,6 +197,7 @@ void Checkpointer::encode_state() {
             record.shard = id;
             record.session = session;
             if (planted("forget_request_ids_on_checkpoint")) record.session.applied.fill(0);
+            if (planted("forget_voids_on_checkpoint")) record.session.voided.fill(0);
             encoder.add(record);
         }
     }
@@ -206,6 +210,7 @@ void Checkpointer::log_uncommitted_again(uint64_t before) {
         for (ShardLink* link = list.front(); link != nullptr; link = list.next(*link)) {
             PendingWrite& write = *link->write;
             if (!write.durable || write.sequence >= before) continue;
+            if (planted("uncommitted_not_logged_again")) continue;
             write.moved_in_log = true;
             auto item = std::make_unique<LoggedAgain>();
             item->encoded.resize(write.bytes);
@@ -262,17 +267,16 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     // T4, T9: everything the root names is durable before the root, and the root before reuse.
     ++engine_.counters_.flushes;
     if (!planted("root_before_tables_flush")) PF_CO_TRY(co_await engine_.disk_->flush());
-    if (planted("checkpoint_records_wrong_position") && epoch_ > first_epoch_) {
-        root.log_start = engine_.log_.next_sequence();
-        root.log_previous = engine_.log_.last_crc();
-    }
     root.number = epoch_;
     encode_root(root, engine_.superblock_.tag(), buffer_.bytes().first(block_bytes));
     const auto slot = first_root_address + static_cast<Address>(root.number % root_slots);
     PF_CO_TRY(co_await engine_.disk_->write(uint64_t{slot} * block_bytes,
                                             buffer_.bytes().first(block_bytes)));
     ++engine_.counters_.flushes;
-    PF_CO_TRY(co_await engine_.disk_->flush());
+    const bool at_mount = root.incarnation != engine_.root_.incarnation;
+    if (!at_mount || !planted("mount_root_not_flushed")) {
+        PF_CO_TRY(co_await engine_.disk_->flush());
+    }
 
     for (const Address address : chain_blocks_) {
         engine_.held_.hold_for_this_checkpoint({address, 1});
@@ -292,7 +296,10 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
 // Swaps a stored block for its new version; the old one stays until the root is durable.
 void Checkpointer::replace(BlockLink& stored, BlockLink by) {
     if (stored.address != unmapped_address) {
-        engine_.held_.hold_for_this_checkpoint({stored.address, 1});
+        if (planted("old_table_freed_before_root"))
+            engine_.held_.hold({stored.address, 1}, 0);
+        else
+            engine_.held_.hold_for_this_checkpoint({stored.address, 1});
         --engine_.metadata_blocks_;
     }
     stored = by;
@@ -323,10 +330,8 @@ Task<Status> Checkpointer::write_tables(bool paced) {
                 const MutableBytes to =
                     buffer_.bytes().subspan(size_t{index} * block_bytes, block_bytes);
                 std::memcpy(to.data(), &table, block_bytes);
-                const bool dropped = planted("drop_table_on_checkpoint") &&
-                                     (version.chunk + epoch_) % 3 == 0 &&
-                                     version.stored.address != unmapped_address;
-                if (!dropped) {
+                const bool last = at == tables.size() && index + 1 == count;
+                if (!last || !planted("drop_table_on_checkpoint")) {
                     replace(version.stored, {extents[e].start + i, crc32c(to)});
                 }
                 version.stored_last =

@@ -74,7 +74,6 @@ class Checkpointer {
     Engine& engine_;
     runtime::Buffer buffer_;  // batch_tables blocks
     uint64_t epoch_ = 0;
-    uint64_t first_epoch_ = 0;  // of the mount's own checkpoint
     uint64_t completed_ = 0;
     runtime::Nanos busy_ = 0;
     runtime::Nanos running_since_ = 0;

@@ -48,11 +48,15 @@ Task<Status> Collector::collect(Generation& generation) {
     uint32_t chunk = 0;
     for (bool last = false; !last;) {
         co_await engine_.maintenance_.lock();
+        // A checkpoint that failed meanwhile was left as it is.
+        if (engine_.failed_ || engine_.stopping_) {
+            engine_.maintenance_.unlock();
+            co_return fail(Errc::io_error);
+        }
         ChunkVersion* missing = collect_step(generation, chunk, chunks);
         last = missing == nullptr && chunk == chunks;
         if (last) engine_.map_.drop_generation(generation);
         engine_.maintenance_.unlock();
-        if (engine_.failed_ || engine_.stopping_) co_return fail(Errc::io_error);
         if (missing != nullptr) {
             const Status loaded = co_await engine_.cache_.load(*missing);
             if (!loaded) {

@@ -416,8 +416,10 @@ uint64_t Engine::metadata_of_all() const {
 bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
     // Twice: what is stored, and the copy that the next checkpoint makes of all of it. So the limit
     // does not depend on how much is dirty, and a full tray stays full.
-    const uint64_t taken = map_.user_blocks() + blocks_in_flight_ + reserved_ +
-                           held_.collected_blocks() + 2 * metadata_of_all() + kept;
+    const bool nothing_kept = planted("checkpoint_room_not_kept");
+    const uint64_t metadata = nothing_kept ? 0 : 2 * metadata_of_all() + kept;
+    const uint64_t taken =
+        map_.user_blocks() + blocks_in_flight_ + reserved_ + held_.collected_blocks() + metadata;
     return taken + blocks <= allocator_.capacity_blocks();
 }
 

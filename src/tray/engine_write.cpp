@@ -208,6 +208,11 @@ void Engine::commit(Ticket ticket) {
         else
             held_.hold(old.extent, write.sequence);
     }
+    // A write that is committed late has no log block to come that would release what it replaced.
+    if (write.sequence <= log_.recorded()) {
+        release_held();
+        advanced_.wake_all();
+    }
     ++counters_.writes;
     counters_.blocks_written += effect.extents.empty() ? 0 : write.count;
 

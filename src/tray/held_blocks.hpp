@@ -63,8 +63,8 @@ class HeldBlocks {
         const uint64_t oldest = readers_.empty() ? UINT64_MAX : readers_.front()->stamp;
         while (first_ < waiting_.size()) {
             const Waiting& first = waiting_[first_];
-            const bool early = planted("reuse_block_too_early");
-            if (!early && (first.sequence > recorded || first.stamp > oldest)) break;
+            if (first.sequence > recorded && !planted("reuse_block_too_early")) break;
+            if (first.stamp > oldest && !planted("reuse_block_under_reader")) break;
             blocks_ -= first.extent.count;
             const Extent extent = first.extent;
             ++first_;

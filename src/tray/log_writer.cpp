@@ -176,7 +176,7 @@ void LogWriter::build_block() {
     header.previous_crc = last_crc_;
     header.incarnation = start_.incarnation;
     header.sequence = next_;
-    header.log_durable = durable_;
+    header.log_durable = planted("durable_watermark_missing") ? 0 : durable_;
     header.data_confirmed = confirmed_;
     if (planted("confirmed_moves_too_early")) header.data_confirmed = next_;
     header.root_number = root_number_;
@@ -246,7 +246,7 @@ bool LogWriter::cache_holds_any(uint64_t through) {
         if (!group(sequence).write_through) return true;
     }
     for (LogItem* item = flushing_.front(); item != nullptr; item = flushing_.next(*item)) {
-        if (item->data_in_cache) return true;
+        if (item->data_in_cache && !planted("cached_data_not_flushed")) return true;
     }
     return false;
 }
@@ -300,6 +300,7 @@ void LogWriter::advance_confirmed() {
 // T6: within 10 ms of the last ack one more block says that it was durable and confirmed.
 void LogWriter::arm_idle_timer() {
     if (stopping_ || idle_timer_.armed() || recorded_ >= last_records_) return;
+    if (planted("idle_watermark_skipped")) return;
     idle_timer_.armed_at_next = next_;
     auto& reactor = runtime::Reactor::current();
     reactor.timers().arm(idle_timer_, reactor.now() + idle_delay);

@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "base/assert.hpp"
+#include "base/planted.hpp"
 
 namespace pf::tray {
 
@@ -219,7 +220,8 @@ void Map::apply_write(Generation& generation, const WriteEffect& write, uint64_t
         const TableEntry before = version.table->entries[index];
         if (before == after) continue;
         version.table->entries[index] = after;
-        if (version.owns(index)) {
+        if (version.owns(index) ||
+            (planted("overwrite_frees_parents_block") && is_data(before.address))) {
             add_superseded(before.address, merged);
             mapped_.clear(before.address);
             --own_change;

@@ -271,6 +271,7 @@ Task<Status> Replay::apply_write(WriteRecord record, bool confirmed) {
         allocator.is_used(record.extents.front().start)) {
         co_return Status{};  // the first copy was replayed
     }
+    if (planted("replay_skips_zero_records") && record.kind == WriteKind::zero) co_return Status{};
     bool good = true;
     if (!confirmed && record.kind == WriteKind::data && !planted("replay_accepts_bad_data_crc")) {
         PF_CO_TRY_ASSIGN(good, co_await data_matches(record));

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/planted.hpp"
+
 namespace pf::tray {
 
 using runtime::Task;
@@ -168,7 +170,7 @@ Task<Result<Superblock>> SuperblockReader::read() {
 }
 
 Task<Status> SuperblockReader::repair(const Superblock& superblock) {
-    if (damaged_.empty()) co_return Status{};
+    if (damaged_.empty() || planted("superblock_not_repaired")) co_return Status{};
     runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
     encode_superblock(superblock, buffer.bytes());
     for (const Address address : damaged_) {

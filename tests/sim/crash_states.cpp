@@ -59,10 +59,10 @@ struct Moment {
 };
 
 // Which kinds of moment a capture belongs to.
-KindSet classify(const CrashPoint& point, const TrayModel& model) {
+KindSet classify(const CrashPoint& point, const TrayModel& model, uint64_t log_bytes) {
     KindSet kind{};
     constexpr uint64_t log_begin = uint64_t{tray::log_start_address} * block_bytes;
-    constexpr uint64_t log_end = log_begin + machine_log_bytes;
+    const uint64_t log_end = log_begin + log_bytes;
     constexpr uint64_t roots_begin = uint64_t{tray::first_root_address} * block_bytes;
     bool low = false, high = false;
     for (const auto& write : point.writes) {
@@ -93,10 +93,11 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
     WorkloadOptions options;
     options.seed = seed;
     options.first_tag = first_tag;
-    options.workers = static_cast<uint32_t>(rng.between(1, 4));
+    const uint64_t crowd = rng.below(3);
+    options.workers = static_cast<uint32_t>(rng.between(1, crowd == 0 ? 16 : 4));
     options.shards = static_cast<uint32_t>(rng.between(1, 2));
     options.shard_blocks = static_cast<uint32_t>(rng.between(64, 700));
-    options.operations = static_cast<uint32_t>(rng.between(20, 120));
+    options.operations = static_cast<uint32_t>(rng.between(20, 120) + 8 * options.workers);
     options.max_blocks = static_cast<uint32_t>(rng.between(1, 24));
     options.fill = rng.below(4) == 0;
     if (options.fill) {
@@ -108,8 +109,12 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
 
 Task<std::string> workload_task(Process& process, TrayModel& model, WorkloadOptions options,
                                 bool format, bool check_first, bool& begun) {
+    // Power may go while a mount is at work: whatever it has decided about the operations in flight
+    // was shown to nobody yet.
+    begun = !format;
     auto tray = co_await open_tray(process, format);
     if (!tray) co_return "mount: " + tray.error().text();
+    begun = false;
     if (check_first) {
         std::string wrong = co_await check_and_settle(**tray, model);
         if (!wrong.empty()) co_return wrong;
@@ -120,6 +125,23 @@ Task<std::string> workload_task(Process& process, TrayModel& model, WorkloadOpti
     if (!done) co_return "operation: " + done.error().text();
     model.full = false;
     co_return co_await check_and_settle(**tray, model);
+}
+
+// What is stuck.
+std::string describe(Machine& machine, const TrayModel& model) {
+    if (!machine.process().tray) return "no tray is mounted";
+    const tray::Usage usage = machine.process().tray->usage();
+    std::string text = fmt::format(
+        "capacity {} free {} user {} metadata {} held {} blocks, log {} of {} used{}",
+        usage.capacity_blocks, usage.free_blocks, usage.user_blocks, usage.metadata_blocks,
+        usage.held_blocks, usage.log_used_bytes / block_bytes, usage.log_bytes / block_bytes,
+        model.checkpointing ? ", a checkpoint runs" : "");
+    for (const auto& [id, operation] : model.in_flight) {
+        text += fmt::format("\n  {}: kind {} shard {} generation {} block {}+{}{}", id,
+                            static_cast<int>(operation.kind), operation.shard, operation.snap_seq,
+                            operation.block, operation.count, operation.durable ? " durable" : "");
+    }
+    return text;
 }
 
 // Runs operations and captures moments, at most `per_kind` of each kind.
@@ -135,7 +157,7 @@ RunResult run_workload(Machine& machine, TrayModel model, uint64_t seed, bool fo
         if (!model.ready || !begun) return;
         CrashPoint point = disk.capture();
         if (point.writes.empty()) return;
-        const KindSet kind = classify(point, model);
+        const KindSet kind = classify(point, model, machine.shape().log_bytes);
         // Each kind has its own quota, so that what comes late in a run is not crowded out.
         bool wanted_kind = false, any = false;
         for (size_t i = 0; i < kinds; ++i) {
@@ -153,8 +175,8 @@ RunResult run_workload(Machine& machine, TrayModel model, uint64_t seed, bool fo
         machine.node(), workload_task(machine.process(), model, workload_options(seed, first_tag),
                                       format, check_first, begun));
     machine.disk().on_change({});
+    result.wrong = done ? *done : "the run did not end: " + describe(machine, model);
     machine.node().kill();
-    result.wrong = done ? *done : "the run did not end";
     return result;
 }
 
@@ -211,10 +233,10 @@ class Suite {
 
   private:
     std::string run_seed(uint64_t seed) {
-        Machine machine(seed);
+        Machine machine(MachineShape::draw(seed));
         RunResult first = run_workload(machine, {}, seed, true, false, 2, 2);
         if (!first.wrong.empty()) return "without a crash: " + first.wrong;
-        Machine checker(seed + 1);
+        Machine checker(machine.shape().checker());
         for (size_t i = 0; i < first.moments.size(); ++i) {
             std::string wrong = enumerate(checker, first.moments[i], seed * 64 + i, true);
             if (!wrong.empty()) return fmt::format("moment {}: {}", i, wrong);
@@ -254,7 +276,11 @@ class Suite {
                             uint64_t seed) {
         ++totals_.second_crashes;
         model.checkpointing = model.full = false;
-        Machine machine(seed);
+        MachineShape shape = checker.shape();
+        shape.seed = seed;
+        shape.slow_ppm = seed % 3 == 0 ? 40'000 : 0;
+        shape.slow_extra = 20 * runtime::milliseconds;
+        Machine machine(shape);
         machine.disk().replace(state.medium);
         RunResult second = run_workload(machine, model, seed, false, true, Tag{1} << 40, 1);
         if (!second.wrong.empty()) return "second run: " + second.wrong;

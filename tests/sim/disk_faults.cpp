@@ -16,6 +16,7 @@
 #include <cstdlib>
 #include <optional>
 #include <string_view>
+#include <utility>
 
 #include "base/crc32c.hpp"
 #include "runtime/sim/simulation.hpp"
@@ -39,15 +40,16 @@ enum class Lie : uint8_t {
     misdirected_read,
     bit_rot,
     lost_root,
+    superblock_rot,  // one copy after the other: costs nothing
     damaged_bitmap,
     damaged_table,
     lost_log_write,
     rot_in_log
 };
-constexpr size_t lies = 9;
+constexpr size_t lies = 10;
 constexpr std::array<const char*, lies> lie_names = {
-    "lost write",     "misdirected write", "misdirected read", "bit rot",       "lost root write",
-    "damaged bitmap", "damaged table",     "lost log write",   "rot in the log"};
+    "lost write",     "misdirected write", "misdirected read", "bit rot",        "lost root write",
+    "superblock rot", "damaged bitmap",    "damaged table",    "lost log write", "rot in the log"};
 
 struct Tally {
     uint64_t runs = 0;
@@ -57,6 +59,7 @@ struct Tally {
     uint64_t warned_mounts = 0;
     uint64_t lost_blocks = 0;  // of shards that a loss was found for
     uint64_t good_blocks = 0;
+    uint64_t repaired = 0;  // mounts that found a damaged superblock
 };
 
 WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
@@ -64,10 +67,11 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
     WorkloadOptions options;
     options.seed = seed;
     options.first_tag = first_tag;
-    options.workers = static_cast<uint32_t>(rng.between(1, 4));
+    options.workers = static_cast<uint32_t>(rng.between(1, 8));
     options.shards = 1 + seed / lies % 2;
     options.shard_blocks = static_cast<uint32_t>(rng.between(64, 700));
     options.operations = static_cast<uint32_t>(rng.between(20, 80));
+    options.lying_disk = true;
     return options;
 }
 
@@ -89,6 +93,22 @@ Task<std::string> work(Process& process, TrayModel& model, uint64_t seed, bool f
     Status done = co_await workload.run();
     if (!done && !(damaged && is_detection(done.error())))
         co_return "operation: " + done.error().text();
+    co_await runtime::sleep_for(100 * runtime::milliseconds);
+    co_return std::string();
+}
+
+// One honest write and an idle time: what was acked before is no longer in the unconfirmed tail.
+Task<std::string> end_honestly(Process& process, TrayModel& model, uint64_t seed) {
+    if (!process.tray || process.tray->failed()) co_return std::string();
+    WorkloadOptions options = workload_options(seed, Tag{1} << 48);
+    options.workers = 1;
+    options.operations = 2;
+    options.close_sessions = false;
+    options.void_percent = 0;
+    options.read_percent = options.generation_percent = options.checkpoint_percent = 0;
+    Workload workload(*process.tray, model, options);
+    Status done = co_await workload.run();
+    if (!done && !is_detection(done.error())) co_return "operation: " + done.error().text();
     co_await runtime::sleep_for(100 * runtime::milliseconds);
     co_return std::string();
 }
@@ -133,6 +153,7 @@ Task<std::string> check_all(Process& process, const TrayModel& model, Lie lie, T
     auto tray = co_await open_tray(process, false);
     if (!tray) {
         ++tally.refused_mounts;
+        if (lie == Lie::superblock_rot) co_return "mount: " + tray.error().text();
         // A disk that reads superblocks and roots from elsewhere does not even look like a tray.
         const bool unseen = lie == Lie::misdirected_read && tray.error().code == Errc::not_found;
         if (is_detection(tray.error()) || unseen) co_return std::string();
@@ -165,12 +186,12 @@ Task<std::string> check_all(Process& process, const TrayModel& model, Lie lie, T
     co_return std::string();
 }
 
-DiskFault make_fault(Lie lie, Rng& rng) {
+DiskFault make_fault(Lie lie, const MachineShape& shape, Rng& rng) {
     DiskFault fault;
-    fault.skip = rng.below(60);
+    fault.skip = rng.below(rng.below(2) == 0 ? 60 : 300);
     fault.count = 1 + rng.below(3);
     fault.operations = DiskFault::on_write;
-    const uint64_t blocks = machine_disk_bytes / block_bytes;
+    const uint64_t blocks = shape.disk_bytes / block_bytes;
     fault.other_offset = rng.below(blocks - tray::max_write_blocks) * block_bytes;
     switch (lie) {
         case Lie::lost_write:
@@ -181,18 +202,21 @@ DiskFault make_fault(Lie lie, Rng& rng) {
             break;
         case Lie::misdirected_read:
             fault.kind = FaultKind::misdirected_read;
+            // One: the end of the log is read twice, and two wrong reads there would pass for it.
             fault.operations = DiskFault::on_read;
-            break;
-        case Lie::bit_rot:
-        case Lie::damaged_bitmap:
-        case Lie::damaged_table:
-        case Lie::rot_in_log:
+            fault.count = 1;
             break;
         case Lie::lost_log_write:
             fault.kind = FaultKind::lost_write;
             fault.offset = uint64_t{tray::log_start_address} * block_bytes;
-            fault.length = machine_log_bytes;
+            fault.length = shape.log_bytes;
             fault.count = 1 + rng.below(2);
+            break;
+        case Lie::bit_rot:
+        case Lie::superblock_rot:
+        case Lie::damaged_bitmap:
+        case Lie::damaged_table:
+        case Lie::rot_in_log:
             break;
         case Lie::lost_root:
             fault.kind = FaultKind::lost_write;
@@ -204,6 +228,23 @@ DiskFault make_fault(Lie lie, Rng& rng) {
             break;
     }
     return fault;
+}
+
+// Half of the flips strike where they do most harm. At most one of those hits the log: two may take
+// a record and the only later block that vouches for it.
+void rot(SimDisk& disk, const MachineShape& shape, Rng& rng, Tally& tally) {
+    bool log_hit = false;
+    for (uint64_t flips = 1 + rng.below(8); flips > 0; --flips, ++tally.injected) {
+        uint64_t offset = rng.below(shape.disk_bytes);
+        constexpr uint64_t log_begin = uint64_t{tray::log_start_address} * block_bytes;
+        const uint64_t log_end = log_begin + shape.log_bytes;
+        // The start of a block is in use for certain.
+        if (rng.below(2) == 0)
+            offset = rng.below(log_end / block_bytes) * block_bytes + rng.below(256);
+        const bool in_log = offset >= log_begin && offset < log_end;
+        if (in_log && std::exchange(log_hit, true)) continue;
+        disk.flip_bit(offset, static_cast<unsigned>(rng.below(8)));
+    }
 }
 
 // A block of the newest checkpoint as rot, a lost write (what was there before) or a misdirected
@@ -243,65 +284,99 @@ Task<std::string> find_damage() {
     co_return report->damage.empty() ? "the inspector found no damage" : "";
 }
 
-std::string run_seed(uint64_t seed, std::array<Tally, lies>& tallies) {
-    Rng rng(seed);
-    const auto lie = static_cast<Lie>(seed % lies);
-    Tally& tally = tallies[static_cast<size_t>(lie)];
-    ++tally.runs;
-    Machine machine(seed);
-    TrayModel model;
-    const auto run = [&](Task<std::string> task, const char* what) -> std::string {
-        auto done = machine.sim().run_task(machine.node(), std::move(task));
+void rot_log(SimDisk& disk, const MachineShape& shape, Rng& rng, Tally& tally) {
+    for (uint64_t flips = 1 + rng.below(2); flips > 0; --flips, ++tally.injected) {
+        const uint64_t at = tray::log_start_address * uint64_t{block_bytes};
+        disk.flip_bit(at + rng.below(shape.log_bytes), static_cast<unsigned>(rng.below(8)));
+    }
+}
+
+class Run {
+  public:
+    Run(uint64_t seed, Tally& tally)
+        : seed_(seed), rng_(seed), machine_(MachineShape::draw(seed)), tally_(tally) {}
+
+    std::string run(Lie lie) {
+        ++tally_.runs;
+        machine_.start();
+        std::string wrong = task(work(machine_.process(), model_, seed_, true, 2, false), "work");
+        if (!wrong.empty()) return wrong;
+        machine_.restart();
+        wrong = lie == Lie::superblock_rot ? rot_superblocks() : work_with(lie);
+        if (!wrong.empty()) return wrong;
+        if (rng_.below(2) == 0) machine_.node().power_loss();
+        if (lie == Lie::damaged_bitmap || lie == Lie::damaged_table) {
+            machine_.node().kill();
+            damage_metadata(machine_.disk(), lie, rng_);
+            ++tally_.injected;
+            machine_.start();
+            wrong = task(find_damage(), "inspection");
+            if (!wrong.empty()) return wrong;
+        }
+        machine_.restart();
+        if (lie == Lie::misdirected_read) inject(lie);
+        wrong = task(check_all(machine_.process(), model_, lie, tally_), "check");
+        for (const auto kind :
+             {FaultKind::lost_write, FaultKind::misdirected_write, FaultKind::misdirected_read}) {
+            tally_.injected += machine_.disk().injected(kind);
+        }
+        return wrong;
+    }
+
+  private:
+    std::string task(Task<std::string> task, const char* what) {
+        auto done = machine_.sim().run_task(machine_.node(), std::move(task));
         if (!done) return fmt::format("{} did not end", what);
         return done->empty() ? *done : fmt::format("{}: {}", what, *done);
-    };
-    machine.start();
-    std::string wrong = run(work(machine.process(), model, seed, true, 2, false), "first work");
-    if (!wrong.empty()) return wrong;
-    machine.restart();
+    }
+    void inject(Lie lie) { machine_.disk().inject(make_fault(lie, machine_.shape(), rng_)); }
 
-    const bool damages = lie == Lie::damaged_bitmap || lie == Lie::damaged_table;
-    const bool rots = lie == Lie::bit_rot || lie == Lie::rot_in_log;
-    if (!rots && lie != Lie::misdirected_read && !damages)
-        machine.disk().inject(make_fault(lie, rng));
-    wrong = run(work(machine.process(), model, seed + 1, false, Tag{1} << 32, true),
-                "work on the lying disk");
-    if (!wrong.empty()) return wrong;
-    machine.disk().clear_faults();
-    if (rots) {
-        const bool in_log = lie == Lie::rot_in_log;
-        const uint64_t begin = in_log ? uint64_t{tray::log_start_address} * block_bytes : 0;
-        const uint64_t length = in_log ? machine_log_bytes : machine_disk_bytes;
-        for (uint64_t flips = 1 + rng.below(in_log ? 2 : 8); flips > 0; --flips, ++tally.injected) {
-            machine.disk().flip_bit(begin + rng.below(length), static_cast<unsigned>(rng.below(8)));
+    std::string work_with(Lie lie) {
+        const bool now = lie != Lie::bit_rot && lie != Lie::misdirected_read &&
+                         lie != Lie::damaged_bitmap && lie != Lie::damaged_table &&
+                         lie != Lie::rot_in_log;
+        if (now) inject(lie);
+        std::string wrong =
+            task(work(machine_.process(), model_, seed_ + 1, false, Tag{1} << 32, true),
+                 "work on the lying disk");
+        machine_.disk().clear_faults();
+        // (An honest checkpoint would make the lost roots good.)
+        if (wrong.empty() && lie != Lie::lost_root)
+            wrong = task(end_honestly(machine_.process(), model_, seed_ + 2), "the honest end");
+        if (lie == Lie::bit_rot) rot(machine_.disk(), machine_.shape(), rng_, tally_);
+        if (lie == Lie::rot_in_log) rot_log(machine_.disk(), machine_.shape(), rng_, tally_);
+        return wrong;
+    }
+
+    std::string rot_superblocks() {
+        for (uint64_t round = 0; round < 4; ++round) {
+            machine_.node().kill();
+            const uint64_t second = machine_.shape().disk_bytes - block_bytes;
+            const uint64_t at = (rng_.below(2) == 0 ? 0 : second) + rng_.below(64);
+            machine_.disk().flip_bit(at, static_cast<unsigned>(rng_.below(8)));
+            ++tally_.injected;
+            machine_.start();
+            std::string wrong = task(work(machine_.process(), model_, seed_ + 1 + round, false,
+                                          Tag{1} << (32 + round), false),
+                                     "work after superblock rot");
+            if (!wrong.empty()) return wrong;
+            if (!machine_.process().tray->warnings().empty()) ++tally_.repaired;
         }
+        return {};
     }
-    if (rng.below(2) == 0)
-        machine.node().kill();
-    else
-        machine.node().power_loss();
-    if (damages) {
-        damage_metadata(machine.disk(), lie, rng);
-        ++tally.injected;
-        machine.start();
-        wrong = run(find_damage(), "inspection");
-        if (!wrong.empty()) return wrong;
-        machine.node().kill();
-    }
-    machine.start();
-    if (lie == Lie::misdirected_read) machine.disk().inject(make_fault(lie, rng));
-    wrong = run(check_all(machine.process(), model, lie, tally), "check");
-    for (const auto kind :
-         {FaultKind::lost_write, FaultKind::misdirected_write, FaultKind::misdirected_read}) {
-        tally.injected += machine.disk().injected(kind);
-    }
-    return wrong;
-}
+
+    uint64_t seed_;
+    Rng rng_;
+    Machine machine_;
+    TrayModel model_;
+    Tally& tally_;
+};
 
 int run(uint64_t runs, uint64_t first, bool one) {
     std::array<Tally, lies> tallies{};
     for (uint64_t seed = first; seed < first + (one ? 1 : runs); ++seed) {
-        const std::string wrong = run_seed(seed, tallies);
+        const size_t lie = seed % lies;
+        const std::string wrong = Run(seed, tallies[lie]).run(static_cast<Lie>(lie));
         if (!wrong.empty()) {
             fmt::print("FAILED with --only={}: {}\n", seed, wrong);
             return 1;
@@ -316,7 +391,7 @@ int run(uint64_t runs, uint64_t first, bool one) {
                    t.injected, t.refused_mounts, t.warned_mounts, t.failed_blocks, t.lost_blocks,
                    t.good_blocks);
         const uint64_t detected =
-            t.refused_mounts + t.failed_blocks + t.warned_mounts + t.lost_blocks;
+            t.refused_mounts + t.failed_blocks + t.warned_mounts + t.lost_blocks + t.repaired;
         effective = effective && t.injected > 0 && detected > 0;
     }
     if (!one && !effective) {

@@ -8,7 +8,7 @@ using runtime::Nanos;
 const std::array<const char*, trouble_count> trouble_names = {
     "store killed",    "store lost power",  "store stopped", "conductor killed", "client killed",
     "client stopped",  "connections reset", "partition",     "one-way cut",      "late segments",
-    "bytes corrupted", "slow disk",         "random resets"};
+    "bytes corrupted", "slow disk",         "random resets", "wrong reads"};
 
 Nemesis::Nemesis(SimCluster& cluster, std::vector<std::unique_ptr<SimClient>>& clients,
                  Oracle& oracle, TroubleTally& tally, uint64_t seed, bool corrupts)
@@ -31,9 +31,9 @@ void Nemesis::next() {
     cluster_.sim().after(pause, [this] {
         if (cluster_.sim().now() >= end_) return;
         // Some kinds more often than others: what the store survives is the heart of it.
-        static constexpr std::array<uint8_t, trouble_count> weights = {20, 20, 8, 4, 10, 4, 10,
-                                                                       5,  5,  5, 6, 5,  4};
-        uint64_t dice = rng_.below(106);
+        static constexpr std::array<uint8_t, trouble_count> weights = {20, 20, 8,  4,  10, 4, 10,
+                                                                       5,  5,  20, 16, 5,  4, 8};
+        uint64_t dice = rng_.below(139);
         size_t kind = 0;
         while (dice >= weights[kind]) dice -= weights[kind++];
         make(static_cast<Trouble>(kind));
@@ -60,6 +60,7 @@ std::pair<SimNode*, SimNode*> Nemesis::draw_pair() {
 
 void Nemesis::make(Trouble trouble) {
     if (trouble == Trouble::corrupt && !corrupts_) trouble = Trouble::reset;
+    if (trouble == Trouble::misread && !corrupts_) trouble = Trouble::slow_disk;
     ++tally_[static_cast<size_t>(trouble)];
     switch (trouble) {
         case Trouble::store_kill:
@@ -67,6 +68,8 @@ void Nemesis::make(Trouble trouble) {
         case Trouble::store_pause:
         case Trouble::slow_disk:
             return store_trouble(trouble, draw_duration(1500 * runtime::milliseconds));
+        case Trouble::misread:
+            return misread();
         case Trouble::client_kill:
         case Trouble::client_pause:
             return client_trouble(trouble, draw_duration(runtime::seconds));
@@ -91,6 +94,20 @@ void Nemesis::kill_store(bool power_loss) {
         node.kill();
     }
     oracle_.store_died();
+    // A mount that reads wrongly refuses the tray, and then nobody has the data.
+    for (SimDisk* disk : cluster_.disks()) disk->clear_faults();
+}
+
+// The next reads of one disk return the bytes of another place.
+void Nemesis::misread() {
+    if (!cluster_.store_node().running() || !cluster_.ready()) return;
+    SimDisk& disk = *cluster_.disks()[rng_.below(cluster_.disks().size())];
+    DiskFault fault;
+    fault.kind = FaultKind::misdirected_read;
+    fault.operations = DiskFault::on_read;
+    fault.count = rng_.between(1, 6);
+    fault.other_offset = rng_.below(disk.contents().size_bytes() / block_bytes / 2) * block_bytes;
+    disk.inject(fault);
 }
 
 void Nemesis::store_trouble(Trouble trouble, Nanos duration) {
@@ -156,12 +173,13 @@ void Nemesis::network_trouble(Trouble trouble, Nanos duration) {
             return;
         }
         case Trouble::late:
-            network.model().late_ppm = 50'000;
-            network.model().late_extra = draw_duration(200 * runtime::milliseconds);
+            // What a client has given up may still be on its way.
+            network.model().late_ppm = static_cast<uint32_t>(rng_.between(20'000, 300'000));
+            network.model().late_extra = rng_.between(1, 300) * runtime::milliseconds;
             break;
         case Trouble::corrupt:
-            network.corrupt_next(*a, *b, static_cast<uint32_t>(rng_.between(1, 3)));
-            network.corrupt_next(*b, *a, static_cast<uint32_t>(rng_.between(1, 3)));
+            network.corrupt_next(*a, *b, static_cast<uint32_t>(rng_.between(1, 6)));
+            network.corrupt_next(*b, *a, static_cast<uint32_t>(rng_.between(1, 6)));
             return;
         case Trouble::random_resets:
             network.model().reset_ppm = 3'000;
@@ -179,7 +197,7 @@ void Nemesis::heal() {
     SimNetwork& network = cluster_.sim().network();
     network.heal_all();
     network.model() = calm_;
-    for (SimDisk* disk : cluster_.disks()) disk->model().faults = {};
+    for (SimDisk* disk : cluster_.disks()) disk->clear_faults();
     for (SimNode* node : {&cluster_.conductor_node(), &cluster_.store_node()}) {
         if (!node->running()) node->restart();
         if (node->paused()) node->resume();

@@ -28,8 +28,9 @@ enum class Trouble : uint8_t {
     corrupt,
     slow_disk,
     random_resets,
+    misread,
 };
-inline constexpr size_t trouble_count = 13;
+inline constexpr size_t trouble_count = 14;
 extern const std::array<const char*, trouble_count> trouble_names;
 using TroubleTally = std::array<uint64_t, trouble_count>;
 
@@ -47,6 +48,7 @@ class Nemesis {
   private:
     void next();
     void make(Trouble trouble);
+    void misread();
     void store_trouble(Trouble trouble, runtime::Nanos duration);
     void client_trouble(Trouble trouble, runtime::Nanos duration);
     void network_trouble(Trouble trouble, runtime::Nanos duration);

@@ -199,9 +199,10 @@ TEST(Rules, rule_s1_generations_are_a_tree) {
     }
     ASSERT_TRUE(rig.run(rig.tray().delete_generation({TrayRig::shard, 2})));
     const auto churn = [&] {
-        for (uint32_t i = 0; i < 150; ++i) {
-            ASSERT_TRUE(rig.write({.block = 600, .count = 20, .tag = 10'000 + 20 * i}));
-            if (i % 16 == 0) rig.idle(20 * runtime::milliseconds);
+        // One block at a time, so that single free blocks are taken too.
+        for (uint32_t i = 0; i < 2000; ++i) {
+            ASSERT_TRUE(rig.write({.block = 600, .tag = 10'000 + i}));
+            if (i % 200 == 0) rig.idle(20 * runtime::milliseconds);
         }
         ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
     };

@@ -225,7 +225,7 @@ Task<Errc> SimClient::run(Target target, Io& io, OpId id) {
         ++tally_.failed;
         const bool allowed =
             (result == Errc::timed_out && plan_.io_timeout != 0) ||
-            (result == Errc::corrupt && plan_.corrupt_reads && io.kind == IoKind::read);
+            (result == Errc::corrupt && plan_.corrupts && io.kind != IoKind::flush);
         if (!allowed && tally_.unexpected.empty()) {
             tally_.unexpected =
                 fmt::format("an I/O of kind {} at {} length {} failed: {}",

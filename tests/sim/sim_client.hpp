@@ -30,7 +30,7 @@ struct ClientPlan {
     uint64_t seed = 1;
     uint32_t workers = 3;           // per volume
     runtime::Nanos io_timeout = 0;  // 0: none, and then no I/O may fail
-    bool corrupt_reads = false;     // the network corrupts: a read may give up with an error
+    bool corrupts = false;          // network and disk corrupt: an I/O that reads may say so
     bool work = true;               // false: only check_all
 };
 

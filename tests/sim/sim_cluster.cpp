@@ -53,12 +53,17 @@ SimCluster::SimCluster(const ClusterShape& shape)
       sim_({.seed = shape.seed}),
       conductor_node_(sim_.add_node("conductor")),
       store_node_(sim_.add_node("store")) {
-    for (uint32_t i = 0; i < shape.trays; ++i) {
+    for (uint32_t i = 0; i < shape.trays + shape.spare_disks; ++i) {
         DiskModel model;
         model.size_bytes = shape.disk_bytes;
         model.volatile_cache = shape.volatile_cache;
         model.fua = shape.fua;
-        disks_.push_back(&store_node_.add_disk(fmt::format("disk{}", i), model));
+        const bool spare = i >= shape.trays;  // added by its path
+        SimDisk& disk = store_node_.add_disk(fmt::format("{}disk{}", spare ? "/" : "", i), model);
+        if (spare)
+            spare_ = &disk;
+        else
+            disks_.push_back(&disk);
     }
 }
 
@@ -148,6 +153,39 @@ Task<std::string> SimCluster::make_volumes() {
         if (!created) co_return created.error().text();
     }
     co_return std::string();
+}
+
+Task<Errc> SimCluster::add_spare_tray(bool force) {
+    const auto process = conductor_.lock();
+    pureflash::v1::AddTrayRequest request;
+    request.set_path(spare_->name());
+    request.set_force(force);
+    auto adding = process->core.add_tray(0, request);
+    const auto added = co_await adding;
+    co_return added ? Errc::ok : added.error().code;
+}
+
+Task<Errc> SimCluster::remove_empty_tray() {
+    const auto process = conductor_.lock();
+    for (const auto& [uuid, tray] : process->core.cluster().trays) {
+        if (tray.replicas != 0) continue;
+        pureflash::v1::RemoveTrayRequest request;
+        request.set_tray_uuid(tray.record.uuid());
+        auto removing = process->core.remove_tray(request);
+        const Status removed = co_await removing;
+        co_return removed ? Errc::ok : removed.error().code;
+    }
+    co_return Errc::not_found;
+}
+
+size_t SimCluster::tray_count() const {
+    const auto process = conductor_.lock();
+    return process ? process->core.list_trays().size() : 0;
+}
+
+meta::MemoryEngine* SimCluster::metadata() const {
+    const auto process = conductor_.lock();
+    return process ? &process->engine : nullptr;
 }
 
 SimNode& SimCluster::add_client(const std::string& name) {

@@ -18,6 +18,7 @@ namespace pf::test {
 struct ClusterShape {
     uint64_t seed = 1;
     uint32_t trays = 1;
+    uint32_t spare_disks = 0;  // in the store's machine, but not trays yet
     uint32_t volumes = 1;
     uint64_t disk_bytes = uint64_t{48} << 20;
     uint64_t volume_bytes = uint64_t{6} << 20;
@@ -49,6 +50,12 @@ class SimCluster {
     [[nodiscard]] runtime::sim::SimNode& conductor_node() { return conductor_node_; }
     [[nodiscard]] const std::vector<runtime::sim::SimDisk*>& disks() const { return disks_; }
     [[nodiscard]] pfs::Store* store() const;
+    // Changes of the cluster, asked of the conductor on its own machine.
+    [[nodiscard]] runtime::Task<Errc> add_spare_tray(bool force);
+    [[nodiscard]] runtime::Task<Errc> remove_empty_tray();
+    [[nodiscard]] size_t tray_count() const;
+    // Of the conductor's metadata engine; nothing, if the conductor is down.
+    [[nodiscard]] meta::MemoryEngine* metadata() const;
     [[nodiscard]] const ClusterShape& shape() const { return shape_; }
 
   private:
@@ -74,6 +81,7 @@ class SimCluster {
     runtime::sim::SimNode& conductor_node_;
     runtime::sim::SimNode& store_node_;
     std::vector<runtime::sim::SimDisk*> disks_;
+    runtime::sim::SimDisk* spare_ = nullptr;
     std::weak_ptr<ConductorProcess> conductor_;
     std::weak_ptr<StoreProcess> store_;
 };

@@ -80,10 +80,10 @@ class Run {
         for (uint64_t i = 0; i < count; ++i) {
             ClientPlan plan;
             plan.seed = rng_.next() >> 32;
-            plan.workers = static_cast<uint32_t>(rng_.between(1, 3));
-            if (rng_.below(3) == 0)
+            plan.workers = static_cast<uint32_t>(rng_.between(1, rng_.below(4) == 0 ? 10 : 3));
+            if (rng_.below(2) == 0)
                 plan.io_timeout = rng_.between(20, 1000) * runtime::milliseconds;
-            plan.corrupt_reads = corrupts_;
+            plan.corrupts = corrupts_;
             clients_.push_back(std::make_unique<SimClient>(cluster_, oracle_, totals_.io,
                                                            fmt::format("client{}", i), plan));
             clients_.back()->start();

@@ -10,6 +10,7 @@
 
 #include "base/log.hpp"
 #include "sim_client.hpp"
+#include "sim_sweep.hpp"
 
 namespace pf::test {
 namespace {
@@ -166,12 +167,6 @@ class OneClient {
     std::unique_ptr<client::Volume> volume_;
 };
 
-struct Tally {
-    uint64_t runs = 0;
-    uint64_t failed = 0;  // the operation ended with an error
-    uint64_t failed_trays = 0;
-};
-
 class Attempt {
   public:
     Attempt() {
@@ -182,7 +177,8 @@ class Attempt {
     }
 
     // What broke, or nothing; `reached` says whether the n-th operation was.
-    std::string run(Operation operation, bool on_store, uint64_t n, bool& reached, Tally& tally) {
+    std::string run(Operation operation, bool on_store, uint64_t n, bool& reached,
+                    SweepTally& tally) {
         const std::string wrong = cluster_->create();
         if (!wrong.empty()) return "create: " + wrong;
         OneClient client(*cluster_, oracle_);
@@ -196,7 +192,9 @@ class Attempt {
         node.fail_operation(target, EIO);
         const std::optional<Errc> result = client.run(operation);
         reached = node.operations_so_far() >= target;
-        if (!reached) return {};  // the plan would hit whatever comes next
+        if (!reached) {  // the plan would hit whatever comes next
+            return result == Errc::ok ? std::string() : "it fails without a failure";
+        }
         ++tally.runs;
         const bool tray_failed = !cluster_->store()->worker(0).problem().empty();
         if (tray_failed) ++tally.failed_trays;
@@ -241,7 +239,7 @@ class Attempt {
 };
 
 bool sweep(Operation operation, bool on_store) {
-    Tally tally;
+    SweepTally tally;
     bool reached = true;
     for (uint64_t n = 1; reached; ++n) {
         Attempt attempt;
@@ -253,13 +251,13 @@ bool sweep(Operation operation, bool on_store) {
                    on_store ? "store" : "client", wrong);
         return false;
     }
-    fmt::print("{:18} {:7} {:>5} {:>18} {:>13}\n", operation_names[static_cast<size_t>(operation)],
-               on_store ? "store" : "client", tally.runs, tally.failed, tally.failed_trays);
+    print_sweep(operation_names[static_cast<size_t>(operation)], on_store ? "store" : "client",
+                tally);
     return true;
 }
 
 int run(std::string_view only) {
-    fmt::print("{:18} {:7} {:>5} {:>18} {:>13}\n", "operation", "failing", "runs",
+    fmt::print("{:18} {:9} {:>5} {:>18} {:>13}\n", "operation", "failing", "runs",
                "ended with errors", "failed trays");
     bool good = true;
     for (size_t i = 0; i < operation_names.size(); ++i) {
@@ -267,10 +265,17 @@ int run(std::string_view only) {
         for (const bool on_store : {true, false})
             good = sweep(static_cast<Operation>(i), on_store) && good;
     }
+    good = sweep_admin(only) && good;
     return good ? 0 : 1;
 }
 
 }  // namespace
+
+void print_sweep(std::string_view operation, std::string_view failing, const SweepTally& tally) {
+    fmt::print("{:18} {:9} {:>5} {:>18} {:>13}\n", operation, failing, tally.runs, tally.failed,
+               tally.failed_trays);
+}
+
 }  // namespace pf::test
 
 int main(int argc, char** argv) {

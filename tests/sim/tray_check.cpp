@@ -183,6 +183,10 @@ std::string settle_write(tray::Tray& tray, TrayModel& model, const ModelOperatio
             "shard {} block {}+{}: unanswered write is there in part ({} new, {} old)",
             operation.shard, operation.block, operation.count, new_matches, old_matches);
     }
+    if (operation.durable && !is_new) {
+        return fmt::format("shard {} block {}+{}: a durable write is gone", operation.shard,
+                           operation.block, operation.count);
+    }
     // Zeros over zeros look the same either way: then the request table says which it was.
     const bool known =
         tray.request_state(operation.shard, operation.request) == tray::RequestState::applied;
@@ -221,15 +225,25 @@ Task<std::string> check_view(tray::Tray& tray, TrayModel& model, ShardId shard, 
     co_return std::string();
 }
 
+// A void that was not answered stands or does not.
+void settle_voids(tray::Tray& tray, TrayModel& model) {
+    for (const auto& [id, operation] : model.in_flight) {
+        if (operation.kind != Kind::void_request) continue;
+        const auto state = tray.request_state(operation.shard, operation.request);
+        if (state == tray::RequestState::voided) model.apply(operation);
+    }
+}
+
 std::string check_requests(tray::Tray& tray, const TrayModel& model) {
     for (const auto& [shard_id, shard] : model.shards) {
         for (const auto& [session, requests] : shard.sessions) {
             for (const auto& [request, applied] : requests) {
                 const tray::RequestName name{session, request, request};
-                if (tray.request_state(shard_id, name) != tray::RequestState::applied) {
-                    return fmt::format(
-                        "shard {} session {} request {}: answered, but not known as applied",
-                        shard_id, session, request);
+                const auto expected =
+                    applied ? tray::RequestState::applied : tray::RequestState::voided;
+                if (tray.request_state(shard_id, name) != expected) {
+                    return fmt::format("shard {} session {} request {}: answered, but not known {}",
+                                       shard_id, session, request, applied ? "as applied" : "void");
                 }
             }
         }
@@ -259,8 +273,16 @@ std::string check_space(const tray::Usage& usage, const TrayModel& model) {
 Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
     // Deleted generations are collected in the background; until then a child still names its
     // parent.
-    co_await runtime::sleep_for(20 * runtime::milliseconds);
-    std::string wrong = settle_structure(tray, model);
+    std::string wrong;
+    for (int attempt = 0; attempt < 100; ++attempt) {
+        TrayModel settled = model;
+        wrong = settle_structure(tray, settled);
+        if (wrong.empty()) {
+            model = std::move(settled);
+            break;
+        }
+        co_await runtime::sleep_for(20 * runtime::milliseconds);
+    }
     if (!wrong.empty()) co_return wrong;
 
     for (auto& [shard_id, shard] : model.shards) {
@@ -275,6 +297,7 @@ Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
                 co_return fmt::format("shard {} generation {}: {}", shard_id, snap_seq, wrong);
         }
     }
+    settle_voids(tray, model);
     model.in_flight.clear();
     wrong = check_requests(tray, model);
     if (!wrong.empty()) co_return wrong;

@@ -2,20 +2,54 @@
 // on.
 #pragma once
 
+#include <iterator>
 #include <memory>
 
+#include "base/rng.hpp"
 #include "runtime/sim/simulation.hpp"
 #include "tray/tray.hpp"
 
 namespace pf::test {
 
 inline const Uuid cluster_uuid = Uuid::from_random(1, 2);
-inline constexpr uint64_t machine_disk_bytes = uint64_t{6} << 20;
-inline constexpr uint64_t machine_log_bytes = uint64_t{64} << 10;
+
+// Sizes and manners of a machine's disk. Small trays with long logs reuse their blocks while
+// records that name them are still unconfirmed; slow writes keep them so.
+struct MachineShape {
+    uint64_t seed = 1;
+    uint64_t disk_bytes = uint64_t{6} << 20;
+    uint64_t log_bytes = uint64_t{64} << 10;
+    bool volatile_cache = true;
+    bool fua = true;
+    uint32_t slow_ppm = 0;
+    runtime::Nanos slow_extra = 0;
+
+    static MachineShape draw(uint64_t seed) {
+        Rng rng(seed ^ 0x5a9e);
+        MachineShape shape;
+        shape.seed = seed;
+        shape.disk_bytes = rng.between(5, 12) << 19;
+        shape.log_bytes = uint64_t{64} << (10 + (rng.below(3) == 0 ? rng.below(4) : 0));
+        shape.volatile_cache = rng.below(6) != 0;
+        shape.fua = rng.below(2) == 0;
+        constexpr uint32_t rates[] = {0, 0, 10'000, 40'000, 150'000};
+        shape.slow_ppm = rates[rng.below(std::size(rates))];
+        shape.slow_extra = rng.between(1, 40) * runtime::milliseconds;
+        return shape;
+    }
+    // The same disk in another machine, in a hurry.
+    [[nodiscard]] MachineShape checker() const {
+        MachineShape shape = *this;
+        ++shape.seed;
+        shape.slow_ppm = 0;
+        return shape;
+    }
+};
 
 // What lives as long as the simulated process: a tray has background work of its own, which ends
 // with the process.
 struct Process {
+    uint64_t log_bytes = 0;  // for a format
     std::unique_ptr<tray::Tray> tray;
 };
 
@@ -29,7 +63,7 @@ inline runtime::Task<Result<tray::Tray*>> open_tray(Process& process, bool forma
         tray::FormatOptions options;
         options.cluster = cluster_uuid;
         options.tray = Uuid::from_random(3, 4);
-        options.log_bytes = machine_log_bytes;
+        options.log_bytes = process.log_bytes;
         PF_CO_TRY(co_await tray::Tray::format(**disk, options));
     }
     tray::MountOptions options;
@@ -44,10 +78,13 @@ inline runtime::Task<Result<tray::Tray*>> open_tray(Process& process, bool forma
 // One simulated machine with one disk, used again for every state.
 class Machine {
   public:
-    explicit Machine(uint64_t seed)
-        : sim_({.seed = seed, .buffer_bytes = size_t{8} << 20, .trace_contents = false}),
+    explicit Machine(const MachineShape& shape)
+        : shape_(shape),
+          sim_({.seed = shape.seed, .buffer_bytes = size_t{8} << 20, .trace_contents = false}),
           node_(sim_.add_node("node")),
-          disk_(node_.add_disk("disk", model(seed))) {}
+          disk_(node_.add_disk("disk", model(shape))) {}
+
+    [[nodiscard]] const MachineShape& shape() const { return shape_; }
 
     runtime::sim::Simulation& sim() { return sim_; }
     runtime::sim::SimNode& node() { return node_; }
@@ -57,6 +94,7 @@ class Machine {
     void start() {
         node_.start([this](runtime::sim::SimReactor&) {
             auto process = std::make_shared<Process>();
+            process->log_bytes = shape_.log_bytes;
             process_ = process.get();
             return process;
         });
@@ -68,12 +106,16 @@ class Machine {
     Process& process() { return *process_; }
 
   private:
-    static runtime::sim::DiskModel model(uint64_t seed) {
+    static runtime::sim::DiskModel model(const MachineShape& shape) {
         runtime::sim::DiskModel model;
-        model.size_bytes = machine_disk_bytes;
-        model.fua = seed % 2 == 0;
+        model.size_bytes = shape.disk_bytes;
+        model.volatile_cache = shape.volatile_cache;
+        model.fua = shape.fua;
+        model.faults.slow_ppm = shape.slow_ppm;
+        model.faults.slow_extra = shape.slow_extra;
         return model;
     }
+    MachineShape shape_;
     runtime::sim::Simulation sim_;
     runtime::sim::SimNode& node_;
     runtime::sim::SimDisk& disk_;

@@ -66,6 +66,12 @@ Tag ModelOperation::tag_of(uint32_t block_index) const {
     return hole_tag;
 }
 
+void TrayModel::note_request(ModelShard& shard, const tray::RequestName& name, bool applied) {
+    auto& requests = shard.sessions[name.session];
+    requests.erase(requests.begin(), requests.lower_bound(name.lowest_outstanding));
+    requests[name.request] = applied;
+}
+
 void TrayModel::apply(const ModelOperation& operation) {
     ModelShard& shard = shards.at(operation.shard);
     switch (operation.kind) {
@@ -76,10 +82,7 @@ void TrayModel::apply(const ModelOperation& operation) {
             }
             shard.last = std::max(shard.last, operation.position);
             if (operation.request.session != 0) {
-                auto& requests = shard.sessions[operation.request.session];
-                requests.erase(requests.begin(),
-                               requests.lower_bound(operation.request.lowest_outstanding));
-                requests[operation.request.request] = true;
+                note_request(shard, operation.request, true);
             }
             return;
         }
@@ -96,6 +99,9 @@ void TrayModel::apply(const ModelOperation& operation) {
             return;
         case ModelOperation::Kind::delete_shard:
             shards.erase(operation.shard);
+            return;
+        case ModelOperation::Kind::void_request:
+            note_request(shard, operation.request, false);
             return;
         case ModelOperation::Kind::other:
             return;

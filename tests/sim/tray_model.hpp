@@ -40,7 +40,14 @@ struct ModelGeneration {
 
 // An operation that was started and not yet answered.
 struct ModelOperation {
-    enum class Kind : uint8_t { write, create_generation, delete_generation, delete_shard, other };
+    enum class Kind : uint8_t {
+        write,
+        create_generation,
+        delete_generation,
+        delete_shard,
+        void_request,
+        other
+    };
     Kind kind = Kind::write;
     tray::ShardId shard = 0;
     tray::SnapSeq snap_seq = 0;  // of the write, or the generation made or deleted
@@ -51,6 +58,7 @@ struct ModelOperation {
     Tag first_tag = 0;  // data: block i holds first_tag + i
     tray::RequestName request;
     tray::Position position;
+    bool durable = false;  // a write that the tray called durable and that is not committed yet
 
     [[nodiscard]] Tag tag_of(uint32_t block_index) const;
 };
@@ -62,7 +70,7 @@ struct ModelShard {
     tray::Position last;  // highest that was answered
     uint64_t next_sequence = 1;
     std::map<tray::SnapSeq, ModelGeneration> generations;
-    // Applied requests that the client has not yet taken note of, by session.
+    // Requests that the client has not yet taken note of, by session: true is applied, false void.
     std::map<uint64_t, std::map<uint64_t, bool>> sessions;
 };
 
@@ -80,6 +88,7 @@ class TrayModel {
     [[nodiscard]] uint64_t user_blocks() const;
 
   private:
+    static void note_request(ModelShard& shard, const tray::RequestName& name, bool applied);
     static void remove_generation(ModelShard& shard, tray::SnapSeq snap_seq);
 };
 

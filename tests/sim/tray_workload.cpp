@@ -25,8 +25,9 @@ Task<Status> Workload::run() {
     model_.ready = true;
     running_.add(options_.workers);
     for (uint32_t i = 0; i < options_.workers; ++i) {
-        const uint64_t session = (options_.seed << 8) + i + 1;
+        const uint64_t session = session_of(i);
         for (auto& [id, shard] : model_.shards) {
+            if (shard.sessions.contains(session)) continue;
             PF_CO_TRY(co_await tray_.open_session(id, session));
             shard.sessions[session];
         }
@@ -34,8 +35,9 @@ Task<Status> Workload::run() {
     }
     co_await running_.wait();
     // Later workloads on this tray open sessions of their own; a shard holds only so many.
-    for (uint32_t i = 0; i < options_.workers && status_; ++i) {
-        const uint64_t session = (options_.seed << 8) + i + 1;
+    const uint32_t closing = options_.close_sessions ? options_.workers : 0;
+    for (uint32_t i = 0; i < closing && status_; i += workers_per_session) {
+        const uint64_t session = session_of(i);
         for (auto& [id, shard] : model_.shards) {
             shard.sessions.erase(session);
             PF_CO_TRY(co_await tray_.close_session(id, session));
@@ -73,6 +75,7 @@ Task<void> Workload::worker(uint64_t session) {
             model_.full = true;
         } else if (!done && status_) {
             status_ = std::move(done);
+            changed_.wake_all();  // who waits for what failed
         }
     }
     running_.done();
@@ -89,6 +92,14 @@ Task<Status> Workload::step(uint64_t session) {
         const bool many = at->second.generations.size() >= options_.max_generations;
         if (many || rng_.below(2) == 0) co_return co_await delete_generation(shard);
         co_return co_await create_generation(shard);
+    }
+    const uint64_t other = rng_.below(100);
+    if (other < options_.read_percent) co_return co_await read(shard);
+    if (other < options_.read_percent + options_.void_percent) {
+        co_return co_await void_request(shard, session);
+    }
+    if (rng_.below(100) < options_.pause_percent) {
+        co_await runtime::sleep_for(rng_.below(30) * runtime::milliseconds);
     }
     co_return co_await write(shard, session);
 }
@@ -136,6 +147,7 @@ bool Workload::pick_range(ModelOperation& operation) {
 
 uint64_t Workload::begin(const ModelOperation& operation) {
     model_.in_flight[next_operation_] = operation;
+    for (Reader& reader : readers_) reader.during.push_back(operation);
     return next_operation_++;
 }
 
@@ -149,7 +161,8 @@ void Workload::end(uint64_t id, bool applied) {
 }
 
 Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
-    while (head_change_.contains(shard_id)) co_await changed_.wait();
+    while (head_change_.contains(shard_id) && status_) co_await changed_.wait();
+    if (!status_) co_return Status{};
     ModelShard& shard = model_.shards.at(shard_id);
     ModelOperation operation;
     operation.shard = shard_id;
@@ -165,10 +178,7 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
     auto reserved = tray_.reserve(shard_id, operation.snap_seq, operation.block, operation.count,
                                   operation.write_kind);
     if (!reserved) co_return std::unexpected<Error>(std::move(reserved).error());
-    operation.request.session = session;
-    operation.request.request = next_request_++;
-    // A worker has one request in flight: everything older of its session was answered.
-    operation.request.lowest_outstanding = operation.request.request;
+    operation.request = name_request(session);
 
     std::vector<uint32_t> crcs(operation.count);
     auto buffer = co_await runtime::Reactor::current().buffers().allocate(size_t{operation.count} *
@@ -196,62 +206,16 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
     }
     const uint64_t id = begin(operation);
     auto ticket = co_await tray_.write(request, *reserved);
-    if (ticket) tray_.commit(*ticket);
+    if (ticket) {
+        model_.in_flight.at(id).durable = true;
+        if (rng_.below(100) < options_.late_commit_percent)
+            co_await runtime::sleep_for(rng_.below(40) * runtime::milliseconds);
+        tray_.commit(*ticket);
+    }
     end(id, ticket.has_value());
+    answered(operation.request);
     if (!ticket) co_return std::unexpected<Error>(std::move(ticket).error());
     co_return Status{};
-}
-
-Task<Status> Workload::create_generation(ShardId shard_id) {
-    if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
-        co_return Status{};
-    head_change_.insert(shard_id);
-    while (writes_in_flight(shard_id)) co_await changed_.wait();
-    ModelShard& shard = model_.shards.at(shard_id);
-    ModelOperation operation;
-    operation.kind = ModelOperation::Kind::create_generation;
-    operation.shard = shard_id;
-    operation.snap_seq = shard.next_snap_seq++;
-    operation.parent = shard.head;
-    if (rng_.below(3) == 0) {
-        // A rollback: the new head's parent is any named generation.
-        auto at = shard.generations.begin();
-        std::advance(at, static_cast<long>(rng_.below(shard.generations.size())));
-        if (!at->second.nameless) operation.parent = at->first;
-    }
-    const uint64_t id = begin(operation);
-    Status done = co_await tray_.create_generation({shard_id, operation.snap_seq},
-                                                   {shard_id, operation.parent}, true);
-    end(id, done.has_value());
-    head_change_.erase(shard_id);
-    changed_.wake_all();
-    co_return done;
-}
-
-Task<Status> Workload::delete_generation(ShardId shard_id) {
-    if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
-        co_return Status{};
-    ModelShard& shard = model_.shards.at(shard_id);
-    std::vector<SnapSeq> candidates;
-    for (const auto& [snap_seq, generation] : shard.generations) {
-        if (snap_seq != shard.head && !generation.nameless) candidates.push_back(snap_seq);
-    }
-    if (candidates.empty()) co_return Status{};
-    ModelOperation operation;
-    operation.kind = ModelOperation::Kind::delete_generation;
-    operation.shard = shard_id;
-    operation.snap_seq = candidates[rng_.below(candidates.size())];
-    const uint64_t id = begin(operation);
-    Status done = co_await tray_.delete_generation({shard_id, operation.snap_seq});
-    end(id, done.has_value());
-    co_return done;
-}
-
-Task<Status> Workload::checkpoint() {
-    model_.checkpointing = true;
-    Status done = co_await tray_.checkpoint();
-    model_.checkpointing = false;
-    co_return done;
 }
 
 }  // namespace pf::test

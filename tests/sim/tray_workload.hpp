@@ -1,12 +1,17 @@
 // Random operations on a tray, mirrored in a TrayModel. Several workers run at once; like the
 // store, they keep overlapping writes apart, and a generation becomes head only when the shard's
-// writes are answered.
+// writes are answered. Workers that share a session have several of its requests outstanding, some
+// of which are voided; writes are committed late, as replication will; reads overlap all of it and
+// must see what was committed before them or is being written.
 #pragma once
 
 #include <cstdint>
+#include <list>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "base/rng.hpp"
 #include "runtime/reactor.hpp"
@@ -25,9 +30,15 @@ struct WorkloadOptions {
     uint32_t max_blocks = 24;  // of a usual write; one in 16 is larger
     uint32_t checkpoint_percent = 6;
     uint32_t generation_percent = 12;
-    uint32_t max_generations = 6;  // per shard
-    bool fill = false;             // mostly large writes to fresh places, until the tray is full
-    Tag first_tag = 2;             // tags from here on are free
+    uint32_t read_percent = 8;
+    uint32_t void_percent = 3;
+    uint32_t pause_percent = 4;         // a worker does nothing for a while: idle moments
+    uint32_t late_commit_percent = 10;  // of the writes
+    bool lying_disk = false;            // reads may answer that the medium is corrupt
+    uint32_t max_generations = 6;       // per shard
+    bool fill = false;           // mostly large writes to fresh places, until the tray is full
+    bool close_sessions = true;  // at the end; else its last record is an operation
+    Tag first_tag = 2;           // tags from here on are free
 };
 
 class Workload {
@@ -41,10 +52,14 @@ class Workload {
     [[nodiscard]] uint64_t refused_for_space() const { return refused_; }
 
   private:
+    static constexpr uint32_t workers_per_session = 2;
+
     [[nodiscard]] runtime::Task<Status> make_shards();
     [[nodiscard]] runtime::Task<void> worker(uint64_t session);
     [[nodiscard]] runtime::Task<Status> step(uint64_t session);
     [[nodiscard]] runtime::Task<Status> write(tray::ShardId shard, uint64_t session);
+    [[nodiscard]] runtime::Task<Status> read(tray::ShardId shard);
+    [[nodiscard]] runtime::Task<Status> void_request(tray::ShardId shard, uint64_t session);
     [[nodiscard]] runtime::Task<Status> create_generation(tray::ShardId shard);
     [[nodiscard]] runtime::Task<Status> delete_generation(tray::ShardId shard);
     [[nodiscard]] runtime::Task<Status> checkpoint();
@@ -54,6 +69,18 @@ class Workload {
     [[nodiscard]] bool generation_change_in_flight(tray::ShardId shard) const;
     uint64_t begin(const ModelOperation& operation);
     void end(uint64_t id, bool applied);
+    [[nodiscard]] uint64_t session_of(uint32_t worker) const;
+    [[nodiscard]] tray::RequestName name_request(uint64_t session);
+    void answered(const tray::RequestName& name);
+
+    // A read in progress, and the writes that overlap it in time.
+    struct Reader {
+        tray::ShardId shard;
+        tray::SnapSeq snap_seq;
+        ModelGeneration before;
+        std::vector<ModelOperation> during;
+    };
+    [[nodiscard]] static bool may_read(const Reader& reader, uint32_t block, uint32_t crc);
 
     tray::Tray& tray_;
     TrayModel& model_;
@@ -68,6 +95,9 @@ class Workload {
     Status status_;
     runtime::WaitGroup running_;
     runtime::WaitQueue changed_;
+    std::list<Reader> readers_;
+    // By session: requests that the client has not taken note of, and whether they were answered.
+    std::map<uint64_t, std::map<uint64_t, bool>> outstanding_;
     // Shards on which a head change waits: no new writes start there.
     std::set<tray::ShardId> head_change_;
 };

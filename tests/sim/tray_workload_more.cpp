@@ -1,0 +1,163 @@
+// The operations of a Workload other than writes.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/crc32c.hpp"
+#include "tray_workload.hpp"
+
+namespace pf::test {
+
+using runtime::Task;
+using tray::ShardId;
+using tray::SnapSeq;
+
+bool Workload::may_read(const Reader& reader, uint32_t block, uint32_t crc) {
+    if (crc == block_crc(reader.before.at(block))) return true;
+    return std::ranges::any_of(reader.during, [&](const ModelOperation& operation) {
+        return operation.kind == ModelOperation::Kind::write && operation.shard == reader.shard &&
+               operation.snap_seq == reader.snap_seq && block - operation.block < operation.count &&
+               crc == block_crc(operation.tag_of(block));
+    });
+}
+
+Task<Status> Workload::read(ShardId shard_id) {
+    const ModelShard& shard = model_.shards.at(shard_id);
+    auto chosen = shard.generations.find(shard.head);
+    if (rng_.below(3) == 0) {
+        chosen = shard.generations.begin();
+        std::advance(chosen, static_cast<long>(rng_.below(shard.generations.size())));
+    }
+    if (chosen->second.nameless) co_return Status{};
+    const auto block = static_cast<uint32_t>(rng_.below(shard.blocks));
+    const uint32_t room =
+        std::min(blocks_per_chunk - block % blocks_per_chunk, shard.blocks - block);
+    const auto count = static_cast<uint32_t>(rng_.between(1, std::min(room, 32u)));
+    Reader now{shard_id, chosen->first, chosen->second, {}};
+    for (const auto& [id, operation] : model_.in_flight) now.during.push_back(operation);
+    readers_.push_front(std::move(now));
+    const auto reader = readers_.begin();
+
+    auto data =
+        co_await runtime::Reactor::current().buffers().allocate(size_t{count} * block_bytes);
+    std::vector<uint32_t> crcs(count);
+    tray::ReadRequest request;
+    request.shard = shard_id;
+    request.snap_seq = reader->snap_seq;
+    request.block = block;
+    request.count = count;
+    request.to = data.bytes();
+    request.crcs = crcs;
+    Status done = co_await tray_.read(request);
+    // Gone if its deletion was asked for, and not else.
+    const bool deleted = !model_.shards.at(shard_id).generations.contains(reader->snap_seq) ||
+                         std::ranges::any_of(reader->during, [&](const ModelOperation& operation) {
+                             return operation.kind == ModelOperation::Kind::delete_generation &&
+                                    operation.shard == shard_id &&
+                                    operation.snap_seq == reader->snap_seq;
+                         });
+    if (!done) {
+        if (deleted && done.error().code == Errc::not_found) done = Status{};
+        if (options_.lying_disk && !done && done.error().code == Errc::corrupt) done = Status{};
+    } else {
+        for (uint32_t i = 0; i < count && done; ++i) {
+            const MutableBytes bytes = data.bytes().subspan(size_t{i} * block_bytes, block_bytes);
+            if (may_read(*reader, block + i, crc32c(bytes))) continue;
+            done = fail(Errc::internal,
+                        fmt::format("shard {} generation {} block {}: a read saw other contents",
+                                    shard_id, reader->snap_seq, block + i));
+        }
+    }
+    readers_.erase(reader);
+    co_return done;
+}
+
+// A request that never ran and never may (R10). Its name stays outstanding for a while, so that the
+// tray has to remember it.
+Task<Status> Workload::void_request(ShardId shard_id, uint64_t session) {
+    ModelOperation operation;
+    operation.kind = ModelOperation::Kind::void_request;
+    operation.shard = shard_id;
+    operation.request = name_request(session);
+    const uint64_t id = begin(operation);
+    Status done = co_await tray_.void_request(shard_id, operation.request);
+    end(id, done.has_value());
+    answered(operation.request);
+    co_return done;
+}
+
+uint64_t Workload::session_of(uint32_t worker) const {
+    return (options_.seed << 8) + worker / workers_per_session + 1;
+}
+
+tray::RequestName Workload::name_request(uint64_t session) {
+    auto& outstanding = outstanding_[session];
+    const uint64_t id = next_request_++;
+    outstanding[id] = false;
+    return {session, id, outstanding.begin()->first};
+}
+
+// The client takes note of answers in batches: until then a resend would have to be recognised.
+void Workload::answered(const tray::RequestName& name) {
+    auto& outstanding = outstanding_[name.session];
+    outstanding[name.request] = true;
+    if (rng_.below(8) != 0) return;
+    while (!outstanding.empty() && outstanding.begin()->second)
+        outstanding.erase(outstanding.begin());
+}
+
+Task<Status> Workload::create_generation(ShardId shard_id) {
+    if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
+        co_return Status{};
+    head_change_.insert(shard_id);
+    while (writes_in_flight(shard_id) && status_) co_await changed_.wait();
+    if (!status_) co_return Status{};
+    ModelShard& shard = model_.shards.at(shard_id);
+    ModelOperation operation;
+    operation.kind = ModelOperation::Kind::create_generation;
+    operation.shard = shard_id;
+    operation.snap_seq = shard.next_snap_seq++;
+    operation.parent = shard.head;
+    if (rng_.below(3) == 0) {
+        // A rollback: the new head's parent is any named generation.
+        auto at = shard.generations.begin();
+        std::advance(at, static_cast<long>(rng_.below(shard.generations.size())));
+        if (!at->second.nameless) operation.parent = at->first;
+    }
+    const uint64_t id = begin(operation);
+    Status done = co_await tray_.create_generation({shard_id, operation.snap_seq},
+                                                   {shard_id, operation.parent}, true);
+    end(id, done.has_value());
+    head_change_.erase(shard_id);
+    changed_.wake_all();
+    co_return done;
+}
+
+Task<Status> Workload::delete_generation(ShardId shard_id) {
+    if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
+        co_return Status{};
+    ModelShard& shard = model_.shards.at(shard_id);
+    std::vector<SnapSeq> candidates;
+    for (const auto& [snap_seq, generation] : shard.generations) {
+        if (snap_seq != shard.head && !generation.nameless) candidates.push_back(snap_seq);
+    }
+    if (candidates.empty()) co_return Status{};
+    ModelOperation operation;
+    operation.kind = ModelOperation::Kind::delete_generation;
+    operation.shard = shard_id;
+    operation.snap_seq = candidates[rng_.below(candidates.size())];
+    const uint64_t id = begin(operation);
+    Status done = co_await tray_.delete_generation({shard_id, operation.snap_seq});
+    end(id, done.has_value());
+    co_return done;
+}
+
+Task<Status> Workload::checkpoint() {
+    model_.checkpointing = true;
+    Status done = co_await tray_.checkpoint();
+    model_.checkpointing = false;
+    co_return done;
+}
+
+}  // namespace pf::test
