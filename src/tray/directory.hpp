@@ -27,6 +27,7 @@ struct ChunkVersion : ListHook {
     // Bit b: entry b is data that the parent's view does not refer to, so that it is free when this
     // generation lets go of it (S1). Not stored: found again by comparing tables when it is needed.
     bool owned_known = false;
+    uint64_t loaded_at = 0;  // the cache's count of loads then; 0: never loaded
     std::array<uint64_t, blocks_per_chunk / 64> owned{};
     Position last;
 

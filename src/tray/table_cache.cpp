@@ -49,6 +49,7 @@ Task<Status> TableCache::load(ChunkVersion& version) {
         const Result<const Table*> table = decode_table(bytes, crc, superblock_);
         if (table) {
             attach(*now, **table);
+            now->loaded_at = loads_;
             shrink();
         } else {
             const GenerationId id = now->generation->id;
@@ -98,7 +99,10 @@ void TableCache::shrink() {
         --old_count_;
         if (map_.seen_by_head(version)) continue;  // a clone or a rollback made it so
         const bool clean = map_.directory().is_clean(version) || planted("drop_changed_tables");
-        if (clean && !map_.needed_by_writes(version)) {
+        // Whoever needs several tables loads one after the other: it must not lose the first by
+        // the last, even when changed tables alone are over the budget.
+        const bool fresh = version.loaded_at != 0 && loads_ - version.loaded_at < min_budget;
+        if (clean && !fresh && !map_.needed_by_writes(version)) {
             drop(version);
             continue;
         }

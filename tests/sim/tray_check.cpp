@@ -301,6 +301,11 @@ Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
     model.in_flight.clear();
     wrong = check_requests(tray, model);
     if (!wrong.empty()) co_return wrong;
+    // What a deleted generation or shard had alone is freed step by step, with tables that are
+    // read.
+    for (int wait = 0; wait < 100 && tray.usage().user_blocks != model.user_blocks(); ++wait) {
+        co_await runtime::sleep_for(20 * runtime::milliseconds);
+    }
     // Freed blocks are held until an idle tray has confirmed its tail (T3, T6), and what a deleted
     // generation freed until a checkpoint no longer refers to it (T4).
     for (int wait = 0; wait < 20 && tray.usage().held_blocks != 0; ++wait) {
