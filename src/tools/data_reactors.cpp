@@ -10,15 +10,14 @@
 
 namespace pf::tools {
 
-Result<size_t> parse_reactors(const std::string& text) {
+Result<size_t> parse_reactors(std::string_view setting, const std::string& text) {
     if (text == "auto") return 0;
     size_t count = 0;
     const char* end = text.data() + text.size();
     const auto [stopped, error] = std::from_chars(text.data(), end, count);
     if (error != std::errc{} || stopped != end || text.empty() || count > max_data_reactors) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("the number of reactors is '{}'; allowed: auto, or 1 to {}", text,
-                                max_data_reactors));
+        return fail(Errc::invalid_argument, fmt::format("{} is '{}'; allowed: auto, or 1 to {}",
+                                                        setting, text, max_data_reactors));
     }
     return count;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/uring/uring_reactor.hpp"
@@ -13,8 +14,8 @@ namespace pf::tools {
 inline constexpr size_t max_data_reactors = pfs::TraySet::max_trays;
 inline constexpr uint64_t default_buffer_bytes = uint64_t{128} << 20;
 
-// "auto" or "0": 0. Otherwise the number, at most max_data_reactors.
-[[nodiscard]] Result<size_t> parse_reactors(const std::string& text);
+// "auto" or "0": 0. Otherwise the number, at most max_data_reactors. The error names the setting.
+[[nodiscard]] Result<size_t> parse_reactors(std::string_view setting, const std::string& text);
 
 // One for each core that this process may run on.
 [[nodiscard]] size_t reactors_for_cores();

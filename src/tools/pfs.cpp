@@ -55,7 +55,8 @@ Status run(const Config& config) {
     const bool insecure = config.boolean("store.insecure_listen");
     PF_TRY(tools::check_listen(listen.host, insecure));
     PF_TRY(tools::check_listen(http.host, insecure));
-    PF_TRY_ASSIGN(size_t reactors, tools::parse_reactors(config.text("store.reactors")));
+    PF_TRY_ASSIGN(size_t reactors,
+                  tools::parse_reactors("store.reactors", config.text("store.reactors")));
     if (reactors == 0) reactors = tools::reactors_for_cores();
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(config.text("store.data")));
     PF_TRY_ASSIGN(const uint64_t buffer_bytes,

@@ -145,7 +145,7 @@ Result<NewTrays> new_trays(const ServeOptions& options, const tools::DataDir& di
 
 // One conductor; then as many for data as there are trays to serve, if there are cores for them.
 Result<std::vector<runtime::UringOptions>> reactors_for(const ServeOptions& options, size_t trays) {
-    PF_TRY_ASSIGN(size_t data, tools::parse_reactors(options.reactors));
+    PF_TRY_ASSIGN(size_t data, tools::parse_reactors("--reactors", options.reactors));
     if (data == 0) data = std::min(std::max<size_t>(trays, 1), tools::reactors_for_cores());
     std::vector<runtime::UringOptions> all =
         tools::data_reactors(data, tools::default_buffer_bytes);

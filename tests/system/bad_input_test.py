@@ -181,7 +181,7 @@ class BadInput(unittest.TestCase):
                 ("pfs", "store", "slow_io = [", ["line 3"]),
                 ("pfs", "store", "buffers = '1K'", ["store.buffers = 1 KiB", "32 MiB"]),
                 ("pfs", "store", "buffers = '100T'", ["store.buffers = 100 TiB", "64 GiB"]),
-                ("pfs", "store", "reactors = 'many'", ["store.reactors", "'many'", "whole number"]),
+                ("pfs", "store", "reactors = 'many'", ["store.reactors", "'many'", "auto, or 1 to 64"]),
                 ("pfs", "store", "listen = '1'", ["store.listen = '1'", "HOST:PORT"]),
                 ("pfs", "store", "listen = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),
                 ("pfconductor", "conductor", "http = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),

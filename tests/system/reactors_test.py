@@ -165,7 +165,7 @@ class Reactors(unittest.TestCase):
             os.system(f"cp --sparse=always {added[1]} {copy}")
             twin = self.cluster.run("pfcli", "tray", "add", copy)
             self.assertEqual(twin.returncode, 1, "a copy of a tray of any reactor")
-            self.assertIn("copy of a tray", twin.stderr)
+            self.assertIn("is a copy of tray", twin.stderr)
             os.unlink(copy)
             for tray in json.loads(self.cluster.cli("-o", "json", "tray", "list")):
                 if tray["path"] in added:
