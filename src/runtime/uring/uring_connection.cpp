@@ -80,7 +80,7 @@ void UringConnection::set_low_water(uint32_t bytes) {
     if (bytes == low_water_) return;
     low_water_ = bytes;
     const int value = static_cast<int>(bytes);
-    // Refused for Unix sockets, whose receives then complete with less.
+    // Where it is refused, receives complete with less.
     (void)::setsockopt(file_.fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value));
 }
 
