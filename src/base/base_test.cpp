@@ -68,7 +68,8 @@ TEST(Volume, NamesAndSizes) {
 
 TEST(Uuid, RoundTrips) {
     Rng rng(7);
-    const Uuid uuid = Uuid::from_random(rng.next(), rng.next());
+    const uint64_t high = rng.next();
+    const Uuid uuid = Uuid::from_random(high, rng.next());
     EXPECT_EQ(*Uuid::parse(uuid.text()), uuid);
     EXPECT_FALSE(Uuid::parse("1234"));
     EXPECT_FALSE(Uuid::parse(uuid.text() + "0"));

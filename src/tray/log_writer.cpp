@@ -21,6 +21,7 @@ void LogWriter::start(const Start& start) {
     start_ = start;
     next_ = start.sequence;
     written_ = durable_ = confirmed_ = recorded_ = last_records_ = start.sequence - 1;
+    flushing_through_ = start.sequence - 1;
     log_start_ = start.sequence;
     last_crc_ = start.previous_crc;
     root_number_ = start.root_number;
@@ -28,16 +29,16 @@ void LogWriter::start(const Start& start) {
     buffers_ = reactor.buffers().try_allocate(size_t{buffer_count} * block_bytes);
     PF_ASSERT(buffers_);
     for (uint32_t i = buffer_count; i > 0; --i) free_buffers_.push_back(i - 1);
-    loops_ = 2;
+    loops_ = 1 + flushers;
     reactor.spawn(run_builder());
-    reactor.spawn(run_flusher());
+    for (uint32_t i = 0; i < flushers; ++i) reactor.spawn(run_flusher());
 }
 
 void LogWriter::request_stop() {
     stopping_ = true;
     idle_timer_.disarm();
     kick_builder();
-    kick_flusher();
+    flush_wake_.wake_all();
 }
 
 void LogWriter::submit(LogItem& item, LogRank rank) {
@@ -234,24 +235,25 @@ void LogWriter::make_ready(LogItem& item) {
 bool LogWriter::flush_needed() const {
     if (failed_) return false;
     if (!ready_.empty()) return true;
-    if (written_ == durable_) return false;
-    if (!disk_.volatile_cache() || flush_wanted_through_ > durable_) return true;
+    if (written_ == flushing_through_) return false;
+    if (!disk_.volatile_cache() || flush_wanted_through_ > flushing_through_) return true;
     // Blocks wait to be built behind written ones whose data is slow.
     return next_ - 1 - durable_ >= max_partial_undurable && queued_bytes_ > 0;
 }
 
-bool LogWriter::cache_holds_any(uint64_t through) {
+bool LogWriter::cache_holds_any(uint64_t through, List<LogItem>& flushing) {
     if (!disk_.volatile_cache()) return false;
     for (uint64_t sequence = durable_ + 1; sequence <= through; ++sequence) {
         if (!group(sequence).write_through) return true;
     }
-    for (LogItem* item = flushing_.front(); item != nullptr; item = flushing_.next(*item)) {
+    for (LogItem* item = flushing.front(); item != nullptr; item = flushing.next(*item)) {
         if (item->data_in_cache && !planted("cached_data_not_flushed")) return true;
     }
     return false;
 }
 
 Task<void> LogWriter::run_flusher() {
+    List<LogItem> flushing;
     while (true) {
         while (!flush_kicked_ || !flush_needed()) {
             if (stopping_) break;
@@ -261,25 +263,34 @@ Task<void> LogWriter::run_flusher() {
         if (stopping_) break;
         co_await runtime::end_of_turn();  // what completes in this turn shares the flush
         flush_kicked_ = true;             // look again afterwards
+        if (!flush_needed()) continue;    // the other flusher took it
         const uint64_t through = written_;
-        while (LogItem* item = ready_.pop_front()) flushing_.push_back(*item);
-        if (cache_holds_any(through) && !planted("skip_flush")) {
+        const uint64_t number = ++flushes_begun_;
+        flushing_through_ = through;
+        while (LogItem* item = ready_.pop_front()) flushing.push_back(*item);
+        if (cache_holds_any(through, flushing) && !planted("skip_flush")) {
             ++flushes_;
             const Status flushed = co_await disk_.flush();
             if (!flushed) fail();
         }
-        if (failed_) {
-            fail_list(flushing_);
-            continue;
-        }
-        durable_through(through);
+        if (!planted("flushes_end_out_of_order")) co_await flush_ended_before(number);
+        ++flushes_ended_;
+        flush_ended_.wake_all();
+        if (failed_)
+            fail_list(flushing);
+        else
+            durable_through(through, flushing);
     }
     --loops_;
 }
 
-void LogWriter::durable_through(uint64_t sequence) {
+Task<void> LogWriter::flush_ended_before(uint64_t number) {
+    while (flushes_ended_ + 1 != number) co_await flush_ended_.wait();
+}
+
+void LogWriter::durable_through(uint64_t sequence, List<LogItem>& flushing) {
     durable_ = std::max(durable_, sequence);
-    while (LogItem* item = flushing_.pop_front()) {
+    while (LogItem* item = flushing.pop_front()) {
         PF_ASSERT(group(item->sequence).open_items > 0);
         --group(item->sequence).open_items;
         item->completed(*item, true);

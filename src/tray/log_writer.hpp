@@ -1,9 +1,11 @@
 // Group commit: the records queued in a turn share one log block, submitted next to their data.
 //
 // An item is durable when its data, its log block and every earlier log block are on stable media;
-// with a volatile cache one flush, submitted after they completed, covers all that are ready. A
-// lone write goes through the cache instead: one trip to the device, no flush. Few partly filled
-// blocks may be on their way at once, so that under load blocks fill up.
+// with a volatile cache one flush, submitted after they completed, covers all that are ready. Two
+// flushes may overlap; they count in the order they began, because one that succeeds says nothing
+// about what an earlier one failed to write. A lone write goes through the cache instead: one trip
+// to the device, no flush. Few partly filled blocks may be on their way at once, so that under load
+// blocks fill up.
 //
 // Watermarks (T6): `durable` - log blocks; `confirmed` - blocks whose records' data is durable too;
 // `recorded` - the confirmed that a *durable* log block carries, which is what a replay will know.
@@ -55,7 +57,7 @@ class LogWriter {
     };
 
     LogWriter(runtime::Disk& disk, const Superblock& superblock, Client& client);
-    void start(const Start& start);  // spawns the two loops
+    void start(const Start& start);  // spawns the loops
     void request_stop();
     [[nodiscard]] bool stopped() const { return loops_ == 0; }
 
@@ -94,7 +96,7 @@ class LogWriter {
     [[nodiscard]] uint64_t flushes() const { return flushes_; }
     [[nodiscard]] bool idle() const {
         return user_queue_.empty() && control_queue_.empty() && internal_queue_.empty() &&
-               durable_ + 1 == next_ && confirmed_ == durable_ && flushing_.empty();
+               durable_ + 1 == next_ && confirmed_ == durable_ && flushes_ended_ == flushes_begun_;
     }
     // Bound of the window between confirmed and the head.
     [[nodiscard]] static uint32_t window_blocks(uint32_t log_blocks) {
@@ -103,7 +105,9 @@ class LogWriter {
 
   private:
     static constexpr uint32_t max_window_blocks = 64;
-    static constexpr uint32_t buffer_count = 8;           // log blocks being written at once
+    static constexpr uint32_t buffer_count = 8;  // log blocks being written at once
+    // So that the next flush is already queued when one ends.
+    static constexpr uint32_t flushers = 2;
     static constexpr uint32_t max_partial_undurable = 2;  // beyond it blocks wait to fill up
     static constexpr runtime::Nanos idle_delay = 4 * runtime::milliseconds;  // T6 says within 10
 
@@ -134,13 +138,14 @@ class LogWriter {
     void make_ready(LogItem& item);
     [[nodiscard]] bool flush_needed() const;
     // Whether what the flusher is to make durable needs a flush.
-    [[nodiscard]] bool cache_holds_any(uint64_t through);
-    void durable_through(uint64_t sequence);
+    [[nodiscard]] bool cache_holds_any(uint64_t through, List<LogItem>& flushing);
+    void durable_through(uint64_t sequence, List<LogItem>& flushing);
     void advance_confirmed();
     void arm_idle_timer();
     void fail_list(List<LogItem>& list);
     runtime::Task<void> run_builder();
     runtime::Task<void> run_flusher();
+    runtime::Task<void> flush_ended_before(uint64_t number);
 
     runtime::Disk& disk_;
     const Superblock& superblock_;
@@ -152,7 +157,7 @@ class LogWriter {
     std::vector<uint32_t> free_buffers_;
 
     List<LogItem> user_queue_, control_queue_, internal_queue_;
-    List<LogItem> ready_, flushing_, gated_;
+    List<LogItem> ready_, gated_;
     uint64_t queued_bytes_ = 0;
     uint64_t gate_ = UINT64_MAX;
     bool block_wanted_ = false;
@@ -168,6 +173,9 @@ class LogWriter {
     uint64_t recorded_ = 0;
     uint64_t last_records_ = 0;  // newest block that holds records
     uint64_t flush_wanted_through_ = 0;
+    uint64_t flushing_through_ = 0;  // by the flush that began last
+    uint64_t flushes_begun_ = 0;
+    uint64_t flushes_ended_ = 0;
     uint64_t log_start_ = 0;
     uint64_t root_number_ = 0;
     uint32_t last_crc_ = 0;
@@ -179,6 +187,7 @@ class LogWriter {
     bool flush_kicked_ = false;
     runtime::WaitQueue build_wake_;
     runtime::WaitQueue flush_wake_;
+    runtime::WaitQueue flush_ended_;
     IdleTimer idle_timer_;
 
     void kick_builder() {

@@ -1,10 +1,11 @@
 // For tests that damage a tray: where the newest checkpoint lies, read straight from the medium.
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "runtime/sim/medium.hpp"
-#include "tray/format.hpp"
+#include "tray/log_format.hpp"
 
 namespace pf::tray {
 
@@ -48,6 +49,20 @@ class OnDisk {
                 return entry.table.address;
         }
         return unmapped_address;
+    }
+
+    // Of the blocks of the root's incarnation.
+    [[nodiscard]] uint64_t newest_log_sequence() {
+        uint64_t newest = 0;
+        for (uint32_t slot = 0; slot < superblock_.log_blocks; ++slot) {
+            const auto log = decode_log_block(block(log_start_address + slot), superblock_);
+            if (log && log->header.incarnation == root_.incarnation)
+                newest = std::max(newest, log->header.sequence);
+        }
+        return newest;
+    }
+    [[nodiscard]] Address log_address(uint64_t sequence) const {
+        return log_start_address + static_cast<Address>(sequence % superblock_.log_blocks);
     }
 
   private:

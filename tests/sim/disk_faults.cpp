@@ -12,11 +12,13 @@
 //     disk_faults --runs=600 --seed=1        disk_faults --only=SEED
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdlib>
 #include <optional>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/crc32c.hpp"
 #include "runtime/sim/simulation.hpp"
@@ -230,21 +232,37 @@ DiskFault make_fault(Lie lie, const MachineShape& shape, Rng& rng) {
     return fault;
 }
 
-// Half of the flips strike where they do most harm. At most one of those hits the log: two may take
-// a record and the only later block that vouches for it.
-void rot(SimDisk& disk, const MachineShape& shape, Rng& rng, Tally& tally) {
-    bool log_hit = false;
-    for (uint64_t flips = 1 + rng.below(8); flips > 0; --flips, ++tally.injected) {
-        uint64_t offset = rng.below(shape.disk_bytes);
-        constexpr uint64_t log_begin = uint64_t{tray::log_start_address} * block_bytes;
-        const uint64_t log_end = log_begin + shape.log_bytes;
-        // The start of a block is in use for certain.
-        if (rng.below(2) == 0)
-            offset = rng.below(log_end / block_bytes) * block_bytes + rng.below(256);
-        const bool in_log = offset >= log_begin && offset < log_end;
-        if (in_log && std::exchange(log_hit, true)) continue;
+// A flip in one of the two newest log blocks comes alone: the last record and the block that
+// vouches for it, or that block and the record's data, are the window that T6 states.
+void flip_bits(SimDisk& disk, std::vector<uint64_t> offsets, Rng& rng, Tally& tally) {
+    const Medium medium = disk.contents();
+    tray::OnDisk on_disk(medium);
+    const uint64_t newest = on_disk.newest_log_sequence();
+    const auto in_newest = [&](uint64_t offset) {
+        const uint64_t block = offset / block_bytes;
+        return block == on_disk.log_address(newest) || block == on_disk.log_address(newest - 1);
+    };
+    const auto alone = std::ranges::find_if(offsets, in_newest);
+    if (alone != offsets.end()) offsets = {*alone};
+    for (const uint64_t offset : offsets) {
         disk.flip_bit(offset, static_cast<unsigned>(rng.below(8)));
+        ++tally.injected;
     }
+}
+
+// Half of the flips strike where they do most harm, the others anywhere.
+void rot(SimDisk& disk, const MachineShape& shape, Rng& rng, Tally& tally) {
+    std::vector<uint64_t> offsets(1 + rng.below(8));
+    for (uint64_t& offset : offsets) {
+        offset = rng.below(shape.disk_bytes);
+        const uint64_t log_end = uint64_t{tray::log_start_address} * block_bytes + shape.log_bytes;
+        // The start of a block is in use for certain.
+        if (rng.below(2) == 0) {
+            offset = rng.below(log_end / block_bytes) * block_bytes;
+            offset += rng.below(256);
+        }
+    }
+    flip_bits(disk, std::move(offsets), rng, tally);
 }
 
 // A block of the newest checkpoint as rot, a lost write (what was there before) or a misdirected
@@ -260,9 +278,11 @@ void damage_metadata(SimDisk& disk, Lie lie, Rng& rng) {
     const uint64_t victim = uint64_t{candidates[rng.below(candidates.size())]} * block_bytes;
     std::vector<std::byte> block(block_bytes);
     switch (rng.below(3)) {
-        case 0:
-            medium.flip_bit(victim + rng.below(block_bytes), static_cast<unsigned>(rng.below(8)));
+        case 0: {
+            const uint64_t offset = victim + rng.below(block_bytes);
+            medium.flip_bit(offset, static_cast<unsigned>(rng.below(8)));
             break;
+        }
         case 1:
             medium.write(victim, block);
             break;
@@ -285,10 +305,10 @@ Task<std::string> find_damage() {
 }
 
 void rot_log(SimDisk& disk, const MachineShape& shape, Rng& rng, Tally& tally) {
-    for (uint64_t flips = 1 + rng.below(2); flips > 0; --flips, ++tally.injected) {
-        const uint64_t at = tray::log_start_address * uint64_t{block_bytes};
-        disk.flip_bit(at + rng.below(shape.log_bytes), static_cast<unsigned>(rng.below(8)));
-    }
+    std::vector<uint64_t> offsets(1 + rng.below(2));
+    for (uint64_t& offset : offsets)
+        offset = tray::log_start_address * uint64_t{block_bytes} + rng.below(shape.log_bytes);
+    flip_bits(disk, std::move(offsets), rng, tally);
 }
 
 class Run {

@@ -50,7 +50,8 @@ Task<Status> Workload::make_shards() {
     for (uint32_t i = 0; i < options_.shards; ++i) {
         tray::ShardState state;
         state.shard = 100 + i;
-        state.replica = Uuid::from_random(rng_.next(), rng_.next());
+        const uint64_t high = rng_.next();
+        state.replica = Uuid::from_random(high, rng_.next());
         state.blocks = options_.shard_blocks;
         state.epoch = 1;
         state.snap_seq = 1;
