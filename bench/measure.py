@@ -128,6 +128,63 @@ def program(directory, command, seconds):
     return sample
 
 
+@dataclass
+class Slice:
+    """A tenth of a second of a run: p99, and how a counter of busy seconds moved meanwhile."""
+    direction: str
+    p99_us: float
+    share: float     # of the slice that the counter moved
+    distance: int    # slices to the nearest one in which it moved at all
+
+
+def _bin_ns(index):
+    """The middle of fio's latency bin: 64 bins for each power of two from 128 ns on."""
+    if index < 64:
+        return index
+    bits = (index >> 6) - 1
+    return (1 << (bits + 6)) + ((index % 64) + 0.5) * (1 << bits)
+
+
+def _p99_us(counts):
+    left = sum(counts) * 0.99
+    for index, count in enumerate(counts):
+        left -= count
+        if left <= 0:
+            return _bin_ns(index) / 1000
+    return 0.0
+
+
+def histogram_slices(directory, arguments, seconds, busy_seconds):
+    """Runs fio for `seconds`, and tells the p99 of each 100 ms and whether busy_seconds() grew in it."""
+    slice_s = 0.1
+    log = os.path.join(directory, "slices")
+    command = ["fio", "--name=bench", "--thread=1", "--time_based", f"--runtime={seconds}", "--norandommap",
+               "--randrepeat=0", f"--write_hist_log={log}", f"--log_hist_msec={int(slice_s * 1000)}",
+               "--log_unix_epoch=1", *arguments]
+    samples = []
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+        while run.poll() is None:
+            samples.append((time.time(), busy_seconds()))
+            time.sleep(0.02)
+    if run.returncode != 0:
+        raise RuntimeError(" ".join(map(str, command)))
+    found = []
+    with open(f"{log}_clat_hist.1.log", encoding="ascii") as lines:
+        for line in lines:
+            end_ms, direction, _, *counts = [int(v) for v in line.split(",")]
+            if sum(counts) < 1000:
+                continue
+            end = end_ms / 1000
+            inside = [busy for at, busy in samples if end - slice_s <= at <= end]
+            moved = (inside[-1] - inside[0]) / slice_s * len(inside) / (len(inside) - 1) if len(inside) > 1 else 0.0
+            found.append((end, Slice("write" if direction else "read", _p99_us(counts), moved, 1000)))
+    os.unlink(f"{log}_clat_hist.1.log")
+    moves = [end for end, each in found if each.share > 0]
+    for end, each in found:
+        each.distance = min((round(abs(end - at) / slice_s) for at in moves), default=1000)
+    return [each for _, each in found]
+
+
 class Server:
     """`pureflash serve` on a folder."""
 

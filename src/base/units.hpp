@@ -17,6 +17,7 @@ inline constexpr uint64_t default_shard_bytes = uint64_t{64} << 30;
 inline constexpr uint64_t max_volume_bytes = uint64_t{1} << 50;  // 1 PiB
 inline constexpr uint32_t max_atomic_write_bytes = 1u << 20;     // all or nothing within one chunk
 inline constexpr uint32_t max_name_bytes = 96;
+inline constexpr uint32_t shard_index_bits = 20;  // shard id = volume id << 20 | index
 
 static_assert(blocks_per_chunk == 512);
 

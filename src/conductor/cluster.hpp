@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "base/units.hpp"
 #include "meta/engine.hpp"
 #include "proto/control.pb.h"
 #include "proto/rpc.pb.h"
@@ -22,7 +23,6 @@ namespace v1 = ::pureflash::v1;
 inline constexpr uint32_t shards_per_page = 128;
 inline constexpr uint32_t pages_per_transaction = 16;
 inline constexpr uint32_t max_shards_per_volume = 1u << 16;
-inline constexpr uint32_t shard_index_bits = 20;  // shard id = volume id << 20 | index
 static_assert(max_shards_per_volume <= (1u << shard_index_bits));
 
 struct Page {

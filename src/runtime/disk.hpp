@@ -57,7 +57,7 @@ class Disk {
     [[nodiscard]] virtual bool volatile_cache() const = 0;
     // With a volatile cache: a lone write through it is quicker than a write and a flush, because
     // the device has FUA or its flushes take next to nothing. May change while the disk is in use.
-    [[nodiscard]] virtual bool fua() const = 0;
+    [[nodiscard]] virtual bool quick_write_through() const = 0;
     // What people recognise: the path, or the simulated name.
     [[nodiscard]] virtual const std::string& name() const = 0;
 

@@ -13,7 +13,6 @@ using runtime::Task;
 namespace v1 = pureflash::v1;
 
 namespace {
-constexpr unsigned volume_shift = 20;  // a shard's id is volume_id * 2^20 + index
 constexpr int max_lost_reported = 4096;
 constexpr std::pair<std::string_view, WriteCache> write_caches[] = {
     {"detect", WriteCache::detect},
@@ -41,7 +40,7 @@ std::map<uint64_t, uint32_t> TraySlot::lost() const {
     std::map<uint64_t, uint32_t> lost;
     if (tray == nullptr) return lost;
     for (const tray::ShardState& state : tray->shards()) {
-        if (state.damaged) ++lost[state.shard >> volume_shift];
+        if (state.damaged) ++lost[state.shard >> shard_index_bits];
     }
     return lost;
 }

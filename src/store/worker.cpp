@@ -249,12 +249,11 @@ std::vector<v1::Tray> Worker::describe_trays() const {
 }
 
 WorkerLoad Worker::take_load() {
-    constexpr unsigned volume_shift = 20;  // a shard's id is volume_id * 2^20 + index
     WorkerLoad all;
     all.trays = describe_trays();
     for (const auto& [id, shard] : shards_) {
         const ShardLoad load = shard->take_load();
-        if (load.reads + load.writes != 0) all.volumes[id >> volume_shift].add(load);
+        if (load.reads + load.writes != 0) all.volumes[id >> shard_index_bits].add(load);
     }
     return all;
 }

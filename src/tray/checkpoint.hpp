@@ -12,6 +12,7 @@
 // the replay first frees it again, but the checkpoint itself must not.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -67,12 +68,15 @@ class Checkpointer {
     runtime::Task<Result<BlockLink>> write_bitmap_index();
     runtime::Task<Result<BlockLink>> write_chain(MetaKind kind,
                                                  std::vector<std::vector<std::byte>> payloads);
-    runtime::Task<Status> write_batch(uint32_t blocks, const Extent* extents, bool paced);
+    template <class Fill>
+    runtime::Task<Status> write_batch(uint32_t count, bool paced, const Fill& fill);
+    runtime::Task<Status> write_extents(uint32_t blocks, bool paced);
     void replace(BlockLink& stored, BlockLink by);
     runtime::Task<Status> wait_logged_again();
 
     Engine& engine_;
-    runtime::Buffer buffer_;  // batch_tables blocks
+    runtime::Buffer buffer_;  // batch_tables blocks: the batch, and where it goes
+    std::array<Extent, batch_tables> extents_{};
     uint64_t epoch_ = 0;
     uint64_t completed_ = 0;
     runtime::Nanos busy_ = 0;

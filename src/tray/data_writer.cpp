@@ -87,7 +87,8 @@ void DataWriter::run_done(runtime::DiskOp& op) {
 
 void DataWriter::submit_gathered() {
     // Alone, a write pays less for a trip through the cache than for a flush of its own.
-    const bool lone = disk_.fua() && runs_in_flight_ == 0 && gathered_.size() == 1 &&
+    const bool lone = disk_.quick_write_through() && runs_in_flight_ == 0 &&
+                      gathered_.size() == 1 &&
                       gathered_.front()->writes.size() <= LogWriter::lone_writes;
     runs_in_flight_ += static_cast<uint32_t>(gathered_.size());
     for (Run* run : gathered_) {

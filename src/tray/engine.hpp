@@ -1,5 +1,6 @@
 // The engine behind the facade of tray.hpp: owns the parts of a mounted tray and moves a write or a
-// read through them. Split over engine.cpp (life, control), engine_write.cpp and engine_read.cpp.
+// read through them. Split over engine.cpp (life, space), engine_control.cpp, engine_write.cpp and
+// engine_read.cpp.
 #pragma once
 
 #include <memory>

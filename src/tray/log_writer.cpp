@@ -187,7 +187,8 @@ void LogWriter::build_block() {
     last_crc_ = seal_log_block(header, tag_, used, block);
 
     into.kind = runtime::DiskOp::Kind::write;
-    into.write_through = disk_.fua() && into.open_items <= lone_writes && next_ - 1 == durable_;
+    into.write_through =
+        disk_.quick_write_through() && into.open_items <= lone_writes && next_ - 1 == durable_;
     into.offset = (log_start_address + next_ % superblock_.log_blocks) * block_bytes;
     into.length = block_bytes;
     into.single = {block.data(), block.size()};

@@ -19,7 +19,6 @@
 #include "runtime/sim/crash_enumerator.hpp"
 #include "runtime/sim/simulation.hpp"
 #include "tray/format.hpp"
-#include "tray/inspect.hpp"
 #include "tray/tray.hpp"
 #include "tray_check.hpp"
 #include "tray_machine.hpp"
@@ -196,12 +195,7 @@ std::string check_state(Machine& machine, const CrashState& state, TrayModel& mo
 
 // What the checked tray left on the disk, offline.
 Task<std::string> inspect_task() {
-    runtime::DiskOptions options;
-    options.read_only = true;
-    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
-    if (!disk) co_return "inspection: " + disk.error().text();
-    tray::Inspector inspector(std::move(*disk));
-    const auto report = co_await inspector.verify();
+    const auto report = co_await inspect_disk();
     if (!report) co_return "inspection: " + report.error().text();
     if (report->damage.empty()) co_return std::string();
     co_return fmt::format("inspection: {}: {}", report->damage[0].where, report->damage[0].what);

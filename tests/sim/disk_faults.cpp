@@ -23,7 +23,6 @@
 #include "base/crc32c.hpp"
 #include "runtime/sim/simulation.hpp"
 #include "tray/format.hpp"
-#include "tray/inspect.hpp"
 #include "tray/on_disk_test.hpp"
 #include "tray_check.hpp"
 #include "tray_machine.hpp"
@@ -294,12 +293,7 @@ void damage_metadata(SimDisk& disk, Lie lie, Rng& rng) {
 }
 
 Task<std::string> find_damage() {
-    runtime::DiskOptions options;
-    options.read_only = true;
-    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
-    if (!disk) co_return "inspection: " + disk.error().text();
-    tray::Inspector inspector(std::move(*disk));
-    const auto report = co_await inspector.verify();
+    const auto report = co_await inspect_disk();
     if (!report) co_return "inspection: " + report.error().text();
     co_return report->damage.empty() ? "the inspector found no damage" : "";
 }

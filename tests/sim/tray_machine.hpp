@@ -7,6 +7,7 @@
 
 #include "base/rng.hpp"
 #include "runtime/sim/simulation.hpp"
+#include "tray/inspect.hpp"
 #include "tray/tray.hpp"
 
 namespace pf::test {
@@ -73,6 +74,16 @@ inline runtime::Task<Result<tray::Tray*>> open_tray(Process& process, bool forma
     if (!tray) co_return std::unexpected<Error>(std::move(tray).error());
     process.tray = std::move(*tray);
     co_return process.tray.get();
+}
+
+// What pfinspect finds on the disk of this machine.
+inline runtime::Task<Result<tray::VerifyReport>> inspect_disk() {
+    runtime::DiskOptions options;
+    options.read_only = true;
+    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
+    if (!disk) co_return std::unexpected<Error>(std::move(disk).error());
+    tray::Inspector inspector(std::move(*disk));
+    co_return co_await inspector.verify();
 }
 
 // One simulated machine with one disk, used again for every state.

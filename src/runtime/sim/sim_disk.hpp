@@ -165,7 +165,9 @@ class SimDiskHandle final : public Disk {
     void submit(DiskOp& op) override;
     [[nodiscard]] uint64_t size_bytes() const override { return disk_.current_.size_bytes(); }
     [[nodiscard]] bool volatile_cache() const override { return volatile_cache_; }
-    [[nodiscard]] bool fua() const override { return volatile_cache_ && disk_.model_.fua; }
+    [[nodiscard]] bool quick_write_through() const override {
+        return volatile_cache_ && disk_.model_.fua;
+    }
     [[nodiscard]] const std::string& name() const override { return disk_.name(); }
 
   private:

@@ -34,7 +34,7 @@ class UringDisk final : public Disk {
     void submit(DiskOp& op) override;
     [[nodiscard]] uint64_t size_bytes() const override { return opened_.size_bytes; }
     [[nodiscard]] bool volatile_cache() const override { return opened_.volatile_cache; }
-    [[nodiscard]] bool fua() const override {
+    [[nodiscard]] bool quick_write_through() const override {
         return opened_.volatile_cache && (opened_.fua || flush_time_ < quick_flush);
     }
     [[nodiscard]] const std::string& name() const override { return path_; }

@@ -1,0 +1,339 @@
+// Control: shards, generations, sessions. Each call checks, logs one record, and is applied when
+// that is durable; one at a time.
+#include <fmt/format.h>
+
+#include "tray/engine.hpp"
+
+namespace pf::tray {
+
+using runtime::Task;
+
+// A control record on its way; applied by the log the moment it is durable, so that the cut of a
+// checkpoint finds it applied (T4).
+struct Engine::ControlItem : LogItem {
+    Engine* engine = nullptr;
+    Record record;
+    bool finished = false;
+    bool ok = false;
+    Status applied;
+    std::coroutine_handle<> waiter;
+
+    bool await_ready() const noexcept { return finished; }
+    void await_suspend(std::coroutine_handle<> handle) { waiter = handle; }
+    void await_resume() const noexcept {}
+};
+
+Task<Status> Engine::log_control(Record record) {
+    if (failed_) co_return fail(Errc::io_error);
+    ControlItem item;
+    item.engine = this;
+    item.record = record;
+    std::visit(
+        [&](const auto& value) {
+            using Kind = std::decay_t<decltype(value)>;
+            if constexpr (std::is_same_v<Kind, ShardRecord>) item.bytes = sizeof(ShardRecordFormat);
+            if constexpr (std::is_same_v<Kind, GenerationRecord>) {
+                item.bytes = sizeof(GenerationRecordFormat);
+            }
+            if constexpr (std::is_same_v<Kind, SessionRecord>) {
+                item.bytes = sizeof(SessionRecordFormat);
+            }
+        },
+        record);
+    item.encode = [](LogItem& self, MutableBytes to) {
+        return std::visit([&](const auto& value) { return encode_record(value, to); },
+                          static_cast<ControlItem&>(self).record);
+    };
+    item.completed = [](LogItem& self, bool ok) {
+        auto& control = static_cast<ControlItem&>(self);
+        control.finished = true;
+        control.ok = ok;
+        if (ok) control.applied = apply_control(control.engine->map_, control.record);
+        if (control.waiter) runtime::schedule(control.waiter);
+    };
+    ++operations_;
+    log_.submit(item, LogRank::control);
+    co_await item;
+    end_operation();
+    if (!item.ok) co_return fail(Errc::io_error);
+    estimate_state_blocks();
+    co_return std::move(item.applied);
+}
+
+// Live, the callers have checked; a replay around a loss (T7) finds records whose ground is gone.
+Status apply_control(Map& map, const Record& record) {
+    const auto is_head = [](const Generation& generation) {
+        return generation.shard->head == &generation;
+    };
+    const auto misfit = [](std::string_view what) {
+        return fail(Errc::corrupt, fmt::format("log record does not fit: {}", what));
+    };
+    if (const auto* session = std::get_if<SessionRecord>(&record)) {
+        Shard* shard = map.find_any(session->shard);
+        if (shard == nullptr) return misfit("session of an unknown shard");
+        if (session->type == RecordType::open_session) {
+            if (!shard->sessions.open(session->request.session)) return misfit("session limit");
+        } else if (session->type == RecordType::close_session) {
+            shard->sessions.close(session->request.session);
+        } else {
+            shard->sessions.mark_voided(session->request);
+        }
+        return {};
+    }
+    if (const auto* change = std::get_if<ShardRecord>(&record)) {
+        Shard* shard = map.find_any(change->state.shard);
+        if (change->type == RecordType::create_shard) {
+            if (shard != nullptr) return misfit("shard exists");
+            Generation* parent = map.find_generation(change->parent);
+            if (parent == nullptr && change->parent.shard != 0) return misfit("unknown parent");
+            if (parent != nullptr && is_head(*parent)) return misfit("the parent is a head");
+            map.create_shard(change->state, parent);
+            return {};
+        }
+        if (shard == nullptr || shard->deleted) return misfit("unknown shard");
+        if (change->type == RecordType::delete_shard) {
+            map.mark_shard_deleted(*shard);
+            return {};
+        }
+        if (change->type == RecordType::accept_loss) {
+            shard->state.damaged = false;
+            return {};
+        }
+        const SnapSeq head = shard->state.snap_seq;
+        const bool damaged = shard->state.damaged;
+        shard->state = change->state;
+        shard->state.snap_seq = head;
+        shard->state.damaged = damaged;
+        return {};
+    }
+    if (const auto* change = std::get_if<GenerationRecord>(&record)) {
+        if (change->type == RecordType::delete_generation) {
+            Generation* generation = map.find_generation(change->id);
+            if (generation == nullptr) return misfit("unknown generation");
+            if (is_head(*generation)) return misfit("the generation is a head");
+            generation->deleted = true;
+            return {};
+        }
+        Shard* shard = map.find_any(change->id.shard);
+        Generation* parent = map.find_generation(change->parent);
+        if (shard == nullptr || parent == nullptr) return misfit("unknown parent");
+        if (map.find_generation(change->id) != nullptr) return misfit("generation exists");
+        const bool follows = change->make_head && parent->shard == shard;
+        if (is_head(*parent) && !follows) return misfit("the parent is a head");
+        Generation& made = map.create_generation(*shard, change->id.snap_seq, parent);
+        if (change->make_head) map.make_head(*shard, made);
+        return {};
+    }
+    return misfit("type");
+}
+
+Status Engine::check_new_generation(GenerationId id, GenerationId parent, bool make_head) const {
+    auto& map = const_cast<Map&>(map_);
+    const Generation* from = map.find_generation(parent);
+    if (from == nullptr || from->deleted) {
+        return fail(Errc::not_found, fmt::format("parent generation {}@{} does not exist",
+                                                 parent.shard, parent.snap_seq));
+    }
+    if (from->shard->state.damaged) return fail(Errc::data_lost);
+    const bool from_head = from->shard->head == from;
+    if (from_head && (parent.shard != id.shard || !make_head)) {
+        return fail(Errc::invalid_argument,
+                    fmt::format("parent {}@{} is still being written: snapshot it first",
+                                parent.shard, parent.snap_seq));
+    }
+    return {};
+}
+
+Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
+    co_await control_.lock();
+    Status result;
+    if (state.shard == 0 || state.snap_seq == 0 || state.blocks == 0 ||
+        state.blocks > max_shard_blocks) {
+        result = fail(Errc::invalid_argument,
+                      "a shard needs a non-zero name and snap_seq and 1 to 2^24 blocks");
+    } else if (map_.find_any(state.shard) != nullptr) {
+        result = fail(Errc::already_exists, fmt::format("shard {} exists", state.shard));
+    } else if (parent.shard != 0) {
+        result = check_new_generation({state.shard, state.snap_seq}, parent, true);
+    }
+    if (result) {
+        ShardRecord record;
+        record.type = RecordType::create_shard;
+        record.state = state;
+        record.parent = parent;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    co_return result;
+}
+
+Task<Status> Engine::set_shard_state(ShardState state) {
+    co_await control_.lock();
+    Status result;
+    const Shard* shard = map_.find(state.shard);
+    if (shard == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", state.shard));
+    } else if (state.epoch < shard->state.epoch) {
+        result = fail(Errc::stale_epoch,
+                      fmt::format("epoch {} is older than {}", state.epoch, shard->state.epoch));
+    } else if (state.blocks < shard->state.blocks || state.blocks > max_shard_blocks) {
+        result = fail(Errc::invalid_argument,
+                      fmt::format("a shard of {} blocks cannot become {}: it may only grow, to "
+                                  "2^24 at most",
+                                  shard->state.blocks, state.blocks));
+    }
+    if (result) {
+        ShardRecord record;
+        record.type = RecordType::set_shard;
+        record.state = state;
+        record.state.snap_seq = shard->state.snap_seq;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    co_return result;
+}
+
+Task<Status> Engine::delete_shard(ShardId id) {
+    co_await control_.lock();
+    Status result;
+    if (map_.find(id) == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
+    } else {
+        ShardRecord record;
+        record.type = RecordType::delete_shard;
+        record.state.shard = id;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    collector_.kick();
+    co_return result;
+}
+
+// T7: the operator takes what is there. What the shard remembered of its clients went at the mount
+// that marked it, so no request from before the loss is answered wrongly or run twice (R8).
+Task<Status> Engine::accept_loss(ShardId id) {
+    co_await control_.lock();
+    Status result;
+    const Shard* shard = map_.find(id);
+    if (shard == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
+    } else if (shard->state.damaged) {
+        ShardRecord record;
+        record.type = RecordType::accept_loss;
+        record.state.shard = id;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    co_return result;
+}
+
+Task<Status> Engine::create_generation(GenerationId id, GenerationId parent, bool make_head) {
+    co_await control_.lock();
+    Status result;
+    const Shard* shard = map_.find(id.shard);
+    if (shard == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id.shard));
+    } else if (id.snap_seq <= shard->highest_snap_seq) {
+        result =
+            fail(Errc::already_exists, fmt::format("snap_seq {} was used: the next is above {}",
+                                                   id.snap_seq, shard->highest_snap_seq));
+    } else if (shard->generations.size() >= Map::max_generations_per_shard) {
+        result =
+            fail(Errc::resource_exhausted, fmt::format("shard {} has {} generations, the limit",
+                                                       id.shard, Map::max_generations_per_shard));
+    } else {
+        result = check_new_generation(id, parent, make_head);
+    }
+    if (result) {
+        GenerationRecord record;
+        record.id = id;
+        record.parent = parent;
+        record.make_head = make_head;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    if (map_.heads_changed()) collector_.kick();  // a rollback: tables became old ones
+    co_return result;
+}
+
+Task<Status> Engine::delete_generation(GenerationId id) {
+    co_await control_.lock();
+    Status result;
+    const Generation* generation = map_.find_generation(id);
+    if (generation == nullptr || generation->deleted) {
+        result = fail(Errc::not_found,
+                      fmt::format("generation {}@{} does not exist", id.shard, id.snap_seq));
+    } else if (generation->shard->head == generation) {
+        result =
+            fail(Errc::busy, fmt::format("generation {}@{} is the head", id.shard, id.snap_seq));
+    } else {
+        GenerationRecord record;
+        record.type = RecordType::delete_generation;
+        record.id = id;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    collector_.kick();
+    co_return result;
+}
+
+Task<Status> Engine::open_session(ShardId id, uint64_t session) {
+    co_await control_.lock();
+    Status result;
+    const Shard* shard = map_.find(id);
+    if (shard == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
+    } else if (session == 0) {
+        result = fail(Errc::invalid_argument, "session 0 is reserved");
+    } else if (shard->sessions.find(session) == nullptr) {
+        if (shard->sessions.all().size() >= session_limit) {
+            result = fail(Errc::resource_exhausted,
+                          fmt::format("shard {} has {} sessions, the limit", id, session_limit));
+        } else {
+            SessionRecord record;
+            record.shard = id;
+            record.request.session = session;
+            result = co_await log_control(record);
+        }
+    }
+    control_.unlock();
+    co_return result;
+}
+
+Task<Status> Engine::close_session(ShardId id, uint64_t session) {
+    co_await control_.lock();
+    Status result;
+    const Shard* shard = map_.find(id);
+    if (shard == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
+    } else if (shard->sessions.find(session) != nullptr) {
+        SessionRecord record;
+        record.type = RecordType::close_session;
+        record.shard = id;
+        record.request.session = session;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    co_return result;
+}
+
+Task<Status> Engine::void_request(ShardId id, RequestName request) {
+    co_await control_.lock();
+    Status result;
+    const Shard* shard = map_.find(id);
+    if (shard == nullptr) {
+        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
+    } else if (shard->sessions.find(request.session) == nullptr) {
+        result = fail(Errc::unknown_session);
+    } else {
+        SessionRecord record;
+        record.type = RecordType::void_request;
+        record.shard = id;
+        record.request = request;
+        result = co_await log_control(record);
+    }
+    control_.unlock();
+    co_return result;
+}
+
+}  // namespace pf::tray
