@@ -84,6 +84,7 @@ Task<Status> Checkpointer::run_timed(bool paced) {
         co_await engine_.advanced_.wait();
     }
     Status result = fail(Errc::no_space, "no room is left for a checkpoint");
+    if (engine_.failed_) result = fail(Errc::io_error);
     if (begun && !engine_.failed_) {
         log_uncommitted_again(root.log_start);
         log.open_gate();
@@ -265,17 +266,15 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     PF_CO_TRY(co_await wait_logged_again());
 
     // T4, T9: everything the root names is durable before the root, and the root before reuse.
-    ++engine_.counters_.flushes;
-    if (!planted("root_before_tables_flush")) PF_CO_TRY(co_await engine_.disk_->flush());
+    if (!planted("root_before_tables_flush")) PF_CO_TRY(co_await engine_.flush());
     root.number = epoch_;
     encode_root(root, engine_.superblock_.tag(), buffer_.bytes().first(block_bytes));
     const auto slot = first_root_address + static_cast<Address>(root.number % root_slots);
     PF_CO_TRY(co_await engine_.disk_->write(uint64_t{slot} * block_bytes,
                                             buffer_.bytes().first(block_bytes)));
-    ++engine_.counters_.flushes;
     const bool at_mount = root.incarnation != engine_.root_.incarnation;
     if (!at_mount || !planted("mount_root_not_flushed")) {
-        PF_CO_TRY(co_await engine_.disk_->flush());
+        PF_CO_TRY(co_await engine_.flush());
     }
 
     for (const Address address : chain_blocks_) {

@@ -31,7 +31,7 @@ class DataWriter {
     void start();
     // Everything has completed; the loop ends.
     void request_stop();
-    [[nodiscard]] bool stopped() const { return !running_; }
+    [[nodiscard]] bool stopped() const { return !running_ && runs_in_flight_ == 0; }
 
     // Takes the extents from `write`; `data` is as long as they are, and stays valid until `done`.
     void add(PendingWrite& write, std::span<const iovec> data);

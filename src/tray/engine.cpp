@@ -31,14 +31,17 @@ Task<Status> Engine::mount() {
     PF_CO_TRY(co_await checkpointer_.run_at_mount(replay.next_sequence(), replay.last_crc()));
     const LogWriter::Start start{root_.incarnation, root_.log_start, root_.log_previous,
                                  root_.number};
-    log_.start(start);
-    data_writer_.start();
-    log_.request_block();  // names the new root (T9)
     auto& reactor = runtime::Reactor::current();
+    log_.start(start,
+               co_await reactor.buffers().allocate(LogWriter::buffer_count * size_t{block_bytes}));
+    data_writer_.start();
     loops_ = options_.discard ? 3 : 2;
     reactor.spawn(checkpointer_.run_loop());
     reactor.spawn(collector_.run_loop());
     if (options_.discard) reactor.spawn(run_trimmer());
+    // T9: a log block names the new root before anything the old one needs is given up.
+    log_.request_block();
+    while (!failed_ && log_.durable() < start.sequence) co_await advanced_.wait();
     release_held();
     collector_.kick();
     co_return Status{};
@@ -98,6 +101,15 @@ uint64_t Engine::max_tables() const {
                                     : std::max(allocator_.capacity_blocks() / 64, least);
 }
 
+// A flush that succeeds proves nothing once another has failed: what that one lost may be ours.
+Task<Status> Engine::flush() {
+    ++counters_.flushes;
+    Status flushed = co_await disk_->flush();
+    if (!flushed) log_.fail();
+    if (failed_) co_return fail(Errc::io_error);
+    co_return flushed;
+}
+
 Task<Status> Engine::load(ChunkVersion& version) {
     ++operations_;
     Status loaded = co_await cache_.load(version);
@@ -145,6 +157,11 @@ Task<void> Engine::run_trimmer() {
         batch.clear();
         advanced_.wake_all();
     }
+    for (const Extent& extent : trim_queue_) {
+        trimming_blocks_ -= extent.count;
+        allocator_.free(extent.start, extent.count);
+    }
+    trim_queue_.clear();
     --loops_;
 }
 

@@ -155,6 +155,9 @@ Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
         result = fail(Errc::already_exists, fmt::format("shard {} exists", state.shard));
     } else if (parent.shard != 0) {
         result = check_new_generation({state.shard, state.snap_seq}, parent, true);
+        if (result && state.blocks < map_.find_any(parent.shard)->state.blocks) {
+            result = fail(Errc::invalid_argument, "a clone is at least as large as its parent");
+        }
     }
     if (result) {
         ShardRecord record;
@@ -325,6 +328,8 @@ Task<Status> Engine::void_request(ShardId id, RequestName request) {
         result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
     } else if (shard->sessions.find(request.session) == nullptr) {
         result = fail(Errc::unknown_session);
+    } else if (!Sessions::in_window(request)) {
+        result = fail(Errc::resource_exhausted);  // R8: the mark would be dropped
     } else {
         SessionRecord record;
         record.type = RecordType::void_request;

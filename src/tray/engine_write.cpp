@@ -94,6 +94,22 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     ++generation->writes;
     ++operations_;
 
+    // T5: from its number on it counts as not committed, however long it waits for room.
+    PendingWrite& write = take_write();
+    write.engine = this;
+    write.generation = generation;
+    write.position = request.position;
+    write.request = request.request;
+    write.kind = request.kind;
+    write.block = request.block;
+    write.count = request.count;
+    write.extent_count = 0;
+    write.sequence = 0;
+    write.finished = write.durable = write.moved_in_log = false;
+    write.waiter = {};
+    write.in_shard.write = &write;
+    shard->uncommitted.push_back(write.in_shard);
+
     // Free now, not just soon: a crash must find room for a whole checkpoint (T8).
     const uint64_t blocks = (data ? request.count : 0) + uint64_t{metadata_per_write};
     Status ready;
@@ -112,25 +128,14 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     }
     if (failed_) ready = fail(Errc::io_error);
     if (!ready) {
+        write.in_shard.unlink();
+        free_writes_.push_back(&write);
         --generation->writes;
         if (generation->deleted) collector_.kick();
         end_operation();
         co_return std::unexpected<Error>(std::move(ready).error());
     }
     metadata_in_flight_ += metadata_per_write;
-    PendingWrite& write = take_write();
-    write.engine = this;
-    write.generation = generation;
-    write.position = request.position;
-    write.request = request.request;
-    write.kind = request.kind;
-    write.block = request.block;
-    write.count = request.count;
-    write.extent_count = 0;
-    write.finished = write.durable = write.moved_in_log = false;
-    write.waiter = {};
-    write.in_shard.write = &write;
-    shard->uncommitted.push_back(write.in_shard);
     if (data) {
         write.extent_count = allocator_.allocate(request.count, write.extents.data());
         PF_ASSERT(request.crcs.size() == request.count);

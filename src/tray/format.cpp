@@ -141,6 +141,7 @@ Result<Root> decode_root(Bytes block, const Superblock& superblock) {
     const auto link_is_good = [&](const BlockLink& link) {
         return link.address == unmapped_address || in_data_area(superblock, link.address);
     };
+    if (root.number == 0 || root.log_start == 0) return damaged("root", "number or log_start");
     if (!link_is_good(root.index)) return damaged("root", "index address");
     if (!link_is_good(root.state)) return damaged("root", "state address");
     if (!link_is_good(root.bitmap)) return damaged("root", "bitmap address");

@@ -21,12 +21,31 @@ Task<Result<Bytes>> LogReader::read(uint64_t sequence) {
         }
         const uint64_t count = std::min<uint64_t>(read_ahead_blocks, superblock_.log_blocks - slot);
         slots_ = 0;
-        PF_CO_TRY(co_await disk_.read((log_start_address + slot) * block_bytes,
-                                      buffer_.bytes().first(count * block_bytes)));
+        PF_CO_TRY(co_await read_slots(slot, count));
         first_slot_ = slot;
         slots_ = count;
     }
     co_return Bytes(buffer_.bytes().subspan((slot - first_slot_) * block_bytes, block_bytes));
+}
+
+Task<Status> LogReader::read_slots(uint64_t slot, uint64_t count) {
+    const MutableBytes to = buffer_.bytes().first(count * block_bytes);
+    const uint64_t offset = (log_start_address + slot) * block_bytes;
+    Status done = co_await disk_.read(offset, to);
+    if (done || done.error().code != Errc::io_error) co_return done;
+    for (uint64_t i = 0; i < count; ++i) {
+        const MutableBytes block = to.subspan(i * block_bytes, block_bytes);
+        done = co_await disk_.read(offset + i * block_bytes, block);
+        if (!done && done.error().code != Errc::io_error) co_return done;
+        if (done) {
+            unreadable_.erase(slot + i);
+            continue;
+        }
+        unreadable_.insert(slot + i);
+        if (unreadable_.size() > max_unreadable) co_return done;
+        std::ranges::fill(block, std::byte{0});
+    }
+    co_return Status{};
 }
 
 Task<Result<LogReader::End>> LogReader::find_end(Root root) {
@@ -52,8 +71,11 @@ Task<Result<LogReader::End>> LogReader::find_end(Root root) {
         end.last_crc = header.crc;
         end.confirmed = std::max(end.confirmed, std::min(header.data_confirmed, expected));
     }
-    // T6: everything that could have been in flight behind the end is looked at.
     const uint64_t expected = end.last + 1;
+    // What cannot be read may have been acked: it is not taken for the end (T7).
+    const bool at_end = expected - root.log_start == superblock_.log_blocks;
+    if (!at_end && unreadable(expected)) co_return co_await survey(root);
+    // T6: everything that could have been in flight behind the end is looked at.
     const uint64_t window = 2 * uint64_t{LogWriter::window_blocks(superblock_.log_blocks)} + 2;
     bool damaged = false;
     for (uint64_t sequence = expected; sequence < expected + window; ++sequence) {

@@ -1,6 +1,7 @@
 // Reads the log and tells where it ends: used by the mount and by pfinspect.
 #pragma once
 
+#include <set>
 #include <vector>
 
 #include "runtime/reactor.hpp"
@@ -28,11 +29,14 @@ class LogReader {
     // corrupt: the log is newer than the root (T9).
     [[nodiscard]] runtime::Task<Result<End>> find_end(Root root);
 
-    // The raw block of a ring slot; valid until the next call.
+    // The raw block of a ring slot; valid until the next call. A block that the device cannot read
+    // comes as zeros, and is remembered; more than max_unreadable of them are an error, since then
+    // it is the device that is broken.
     [[nodiscard]] runtime::Task<Result<Bytes>> read(uint64_t sequence);
 
   private:
     static constexpr uint32_t read_ahead_blocks = 256;
+    static constexpr size_t max_unreadable = 8;
 
     // What all readable blocks of the root's incarnation say together.
     struct Watermarks {
@@ -43,6 +47,10 @@ class LogReader {
     [[nodiscard]] Status check_root(const Root& root, uint64_t sequence, Bytes block) const;
     [[nodiscard]] bool is_durable(const Root& root, uint64_t expected, uint64_t sequence,
                                   Bytes block) const;
+    [[nodiscard]] runtime::Task<Status> read_slots(uint64_t slot, uint64_t count);
+    [[nodiscard]] bool unreadable(uint64_t sequence) const {
+        return unreadable_.contains(sequence % superblock_.log_blocks);
+    }
     // The block itself, nothing read ahead.
     [[nodiscard]] runtime::Task<Result<Bytes>> read_again(uint64_t sequence);
     [[nodiscard]] runtime::Task<Result<End>> survey(Root root);  // log_survey.cpp
@@ -55,6 +63,7 @@ class LogReader {
     runtime::Buffer buffer_;
     uint64_t first_slot_ = 0;
     uint64_t slots_ = 0;
+    std::set<uint64_t> unreadable_;  // slots
 };
 
 }  // namespace pf::tray

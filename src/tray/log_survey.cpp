@@ -12,8 +12,7 @@ using runtime::Task;
 Task<Result<Bytes>> LogReader::read_again(uint64_t sequence) {
     slots_ = 0;
     const uint64_t slot = sequence % superblock_.log_blocks;
-    PF_CO_TRY(co_await disk_.read((log_start_address + slot) * block_bytes,
-                                  buffer_.bytes().first(block_bytes)));
+    PF_CO_TRY(co_await read_slots(slot, 1));
     first_slot_ = slot;
     slots_ = 1;
     co_return Bytes(buffer_.bytes().first(block_bytes));
@@ -33,9 +32,10 @@ Task<Result<LogReader::Watermarks>> LogReader::read_watermarks(Root root) {
     co_return all;
 }
 
-// Up to the durable watermark every block was there: a missing one is lost. Beyond it the first
-// missing one is the end, as always. Blocks behind a lost one are ours if incarnation and sequence
-// are right; behind one that is there, they have to name its CRC as well (T2).
+// Up to the durable watermark every block was there: a missing one is lost, and so is one that the
+// device cannot read. Beyond the watermark the first missing one is the end, as always. Blocks
+// behind a lost one are ours if incarnation and sequence are right; behind one that is there, they
+// have to name its CRC as well (T2).
 Task<Result<LogReader::End>> LogReader::survey(Root root) {
     PF_CO_TRY_ASSIGN(const Watermarks known, co_await read_watermarks(root));
     End end{root.log_start - 1, root.log_previous, known.confirmed, {}};
@@ -49,7 +49,7 @@ Task<Result<LogReader::End>> LogReader::survey(Root root) {
         };
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(sequence));
         std::optional<LogHeader> header = decode(bytes);
-        if (!header && sequence > known.durable) break;
+        if (!header && sequence > known.durable && !unreadable(sequence)) break;
         if (!header) {
             // What follows cannot be taken back: one bad read is not enough for it.
             PF_CO_TRY_ASSIGN(const Bytes again, co_await read_again(sequence));

@@ -17,7 +17,7 @@ LogWriter::LogWriter(runtime::Disk& disk, const Superblock& superblock, Client& 
       groups_(window_blocks(superblock.log_blocks) + 1),
       idle_timer_(*this) {}
 
-void LogWriter::start(const Start& start) {
+void LogWriter::start(const Start& start, runtime::Buffer buffers) {
     start_ = start;
     next_ = start.sequence;
     written_ = durable_ = confirmed_ = recorded_ = last_records_ = start.sequence - 1;
@@ -25,11 +25,11 @@ void LogWriter::start(const Start& start) {
     log_start_ = start.sequence;
     last_crc_ = start.previous_crc;
     root_number_ = start.root_number;
-    auto& reactor = runtime::Reactor::current();
-    buffers_ = reactor.buffers().try_allocate(size_t{buffer_count} * block_bytes);
-    PF_ASSERT(buffers_);
+    PF_ASSERT(buffers.size() == size_t{buffer_count} * block_bytes);
+    buffers_ = std::move(buffers);
     for (uint32_t i = buffer_count; i > 0; --i) free_buffers_.push_back(i - 1);
     loops_ = 1 + flushers;
+    auto& reactor = runtime::Reactor::current();
     reactor.spawn(run_builder());
     for (uint32_t i = 0; i < flushers; ++i) reactor.spawn(run_flusher());
 }
@@ -54,6 +54,7 @@ void LogWriter::submit(LogItem& item, LogRank rank) {
         return;
     }
     kick_builder();
+    kick_flusher();  // the builder may wait for it
 }
 
 void LogWriter::data_done(LogItem& item) {
@@ -73,6 +74,7 @@ void LogWriter::data_done(LogItem& item) {
 void LogWriter::request_block() {
     block_wanted_ = true;
     kick_builder();
+    kick_flusher();
 }
 
 void LogWriter::request_marker() {
@@ -163,8 +165,12 @@ void LogWriter::build_block() {
     const MutableBytes room = block.subspan(sizeof(LogHeaderFormat));
     uint32_t used = 0;
     if (room_for(LogRank::internal)) used += take_items(internal_queue_, into, room.subspan(used));
-    if (room_for(LogRank::control)) used += take_items(control_queue_, into, room.subspan(used));
-    if (room_for(LogRank::user)) used += take_items(user_queue_, into, room.subspan(used));
+    // T5: what is logged again stays in front of every write that came after it.
+    if (internal_queue_.empty()) {
+        if (room_for(LogRank::control))
+            used += take_items(control_queue_, into, room.subspan(used));
+        if (room_for(LogRank::user)) used += take_items(user_queue_, into, room.subspan(used));
+    }
     into.has_records = used > 0;
     used += client_.append_commit_marks(room.subspan(used));
     if (into.has_records)
@@ -239,7 +245,7 @@ bool LogWriter::flush_needed() const {
     if (written_ == flushing_through_) return false;
     if (!disk_.volatile_cache() || flush_wanted_through_ > flushing_through_) return true;
     // Blocks wait to be built behind written ones whose data is slow.
-    return next_ - 1 - durable_ >= max_partial_undurable && queued_bytes_ > 0;
+    return next_ - 1 - durable_ >= max_partial_undurable && (queued_bytes_ > 0 || block_wanted_);
 }
 
 bool LogWriter::cache_holds_any(uint64_t through, List<LogItem>& flushing) {

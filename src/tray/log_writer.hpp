@@ -57,9 +57,14 @@ class LogWriter {
     };
 
     LogWriter(runtime::Disk& disk, const Superblock& superblock, Client& client);
-    void start(const Start& start);  // spawns the loops
+    static constexpr uint32_t buffer_count = 8;  // log blocks being written at once
+    // `buffers`: that many blocks. Spawns the loops.
+    void start(const Start& start, runtime::Buffer buffers);
     void request_stop();
-    [[nodiscard]] bool stopped() const { return loops_ == 0; }
+    // The loops have ended and every block has come back from the disk.
+    [[nodiscard]] bool stopped() const {
+        return loops_ == 0 && (!buffers_ || free_buffers_.size() == buffer_count);
+    }
 
     // So few writes together are not worth a flush.
     static constexpr size_t lone_writes = 2;
@@ -105,7 +110,6 @@ class LogWriter {
 
   private:
     static constexpr uint32_t max_window_blocks = 64;
-    static constexpr uint32_t buffer_count = 8;  // log blocks being written at once
     // So that the next flush is already queued when one ends.
     static constexpr uint32_t flushers = 2;
     static constexpr uint32_t max_partial_undurable = 2;  // beyond it blocks wait to fill up

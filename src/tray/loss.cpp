@@ -43,6 +43,8 @@ bool Loss::take_misfit(const Record& record, const Error& error) {
 
 void Loss::finish() {
     if (!any()) return;
+    // An acceptance in the log was of an earlier loss.
+    for (const ShardId id : marked_) map_.find_any(id)->state.damaged = true;
     // A clone reads what its parent lost.
     const auto reads_lost = [](const Shard& shard) {
         return std::ranges::any_of(shard.generations, [](const auto& entry) {

@@ -38,6 +38,7 @@ class Replay {
     runtime::Task<Status> load_directory();
     runtime::Task<Status> load_pages(const std::vector<BlockLink>& links);
     runtime::Task<Status> load_state();
+    [[nodiscard]] Status check_lineage() const;
     Status restore_state(const StateRecord& record);
     static runtime::Task<int32_t> run_batch(IoBatch& batch, runtime::Disk& disk);
     Status restore_entry(const DirectoryEntryFormat& entry, uint32_t page);

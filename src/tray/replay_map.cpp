@@ -76,7 +76,9 @@ Task<Result<bool>> Replay::load_bitmap() {
     std::vector<Address> own;
     size_t chain = 0;
     Status good = co_await read_bitmap(own, chain);
-    if (!good && good.error().code != Errc::corrupt) {
+    const bool damaged =
+        !good && (good.error().code == Errc::corrupt || good.error().code == Errc::io_error);
+    if (!good && !damaged) {
         co_return std::unexpected<Error>(std::move(good).error());
     }
     if (good && map.mapped().count() != map.user_blocks()) {
@@ -94,7 +96,7 @@ Task<Result<bool>> Replay::load_bitmap() {
     }
     // It says nothing that the tables do not say. The old one's blocks are not kept: should this
     // mount fail half-way, the next one finds it damaged again.
-    bitmap_damage_ = good.error().message;
+    bitmap_damage_ = good.error().text();
     engine_.warnings_.push_back(fmt::format("{}: bitmap: {}: made again from all tables",
                                             engine_.disk_->name(), *bitmap_damage_));
     map.mapped().reset();
@@ -169,7 +171,8 @@ Task<Status> Replay::load_head_tables() {
     std::vector<ChunkVersion*> batch;
     for (const auto& [id, shard] : map.shards()) {
         if (shard->head == nullptr) continue;
-        const uint32_t chunks = (shard->state.blocks - 1) / blocks_per_chunk + 1;
+        const size_t chunks = std::max<size_t>((shard->state.blocks - 1) / blocks_per_chunk + 1,
+                                               shard->chunks.size());
         for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
             ChunkVersion* version = map.view(*shard->head, chunk);
             if (version == nullptr || version->table != nullptr) continue;

@@ -12,10 +12,13 @@ runtime::Task<Result<Root>> RootReader::read(std::vector<std::string>& warnings)
     std::string errors;
     for (uint32_t slot = 0; slot < root_slots; ++slot) {
         const uint64_t offset = uint64_t{first_root_address + slot} * block_bytes;
-        PF_CO_TRY(co_await disk_.read(offset, buffer.bytes()));
-        const Result<Root> root = decode_root(buffer.bytes(), superblock_);
+        Status done = co_await disk_.read(offset, buffer.bytes());
+        // A slot that one read alone missed must not send the mount back to an older root.
+        if (!done) done = co_await disk_.read(offset, buffer.bytes());
+        const Result<Root> root =
+            done ? decode_root(buffer.bytes(), superblock_) : std::unexpected<Error>(done.error());
         if (!root || root->number % root_slots != slot) {
-            const std::string why = root ? "it belongs to the other slot" : root.error().message;
+            const std::string why = root ? "it belongs to the other slot" : root.error().text();
             warnings.push_back(fmt::format("{}: root slot {} is damaged ({}), the other is used",
                                            disk_.name(), slot, why));
             errors += fmt::format("; slot {}: {}", slot, why);

@@ -331,7 +331,7 @@ TEST_F(TrayCacheTest, AWriteOntoADamagedTableIsRefused) {
 TEST_F(TrayCacheTest, ADamagedBitmapIsMadeAgain) {
     start();
     make_generations(4);
-    ASSERT_TRUE(rig->create_shard(2, 1024, {1, 2}));
+    ASSERT_TRUE(rig->create_shard(2, rig->tray().shard_state(1)->blocks, {1, 2}));
     ASSERT_TRUE(rig->write(2, 1, 3, 2, 5000));
     for (const bool index : {false, true}) {
         rig->stop();

@@ -369,5 +369,27 @@ TEST_F(TrayTest, CheckpointsAreOfALogPosition) {
     }
 }
 
+runtime::Task<void> hog(bool& stop) {
+    auto& pool = runtime::Reactor::current().buffers();
+    while (!stop) {
+        const runtime::Buffer piece = co_await pool.allocate(size_t{1} << 20);
+        co_await runtime::sleep_for(100 * runtime::microseconds);
+    }
+}
+
+// A tray is added to a store whose clients keep all of its memory busy: the mount waits its turn.
+TEST_F(TrayTest, MountsWhereMemoryIsShort) {
+    start();
+    rig->stop();
+    bool stop = false;
+    rig->node().call([&] {
+        for (int i = 0; i < 64; ++i) runtime::Reactor::current().spawn(hog(stop));
+    });
+    rig->settle(5 * runtime::milliseconds);
+    EXPECT_TRUE(rig->mount());
+    stop = true;
+    rig->settle();
+}
+
 }  // namespace
 }  // namespace pf::tray

@@ -182,6 +182,62 @@ TEST(Rules, rule_t04_what_a_root_names_is_durable_before_it) {
     }
 }
 
+// A checkpoint's flush is under way when one of the log's fails, and takes what both were to cover
+// with it. That the first then succeeds says nothing: its root must not be written.
+TEST(Rules, regression_a_checkpoint_beside_a_failed_flush) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.create());
+    for (uint32_t chunk = 0; chunk < 4; ++chunk)
+        ASSERT_TRUE(rig.write({.block = chunk * blocks_per_chunk + 10, .tag = a + chunk}));
+    rig.idle();
+    DiskFault slow;
+    slow.kind = FaultKind::slow;
+    slow.operations = DiskFault::on_flush;
+    slow.count = 1;
+    slow.slow_extra = 20 * runtime::milliseconds;
+    rig.disk.inject(slow);
+    DiskFault error;
+    error.kind = FaultKind::error;
+    error.operations = DiskFault::on_flush;
+    error.error = EIO;
+    error.count = 1;
+    rig.disk.inject(error);
+    const auto checkpoint = rig.begin(rig.tray().checkpoint());
+    rig.idle(5 * runtime::milliseconds);
+    ASSERT_EQ(rig.disk.injected(FaultKind::slow), 1u);
+    std::vector<std::shared_ptr<Issued>> writes;
+    for (uint32_t i = 0; i < 4; ++i)
+        writes.push_back(rig.begin({.block = 20 + 2 * i, .tag = b + i}));
+    rig.idle();
+    ASSERT_EQ(rig.disk.injected(FaultKind::error), 1u);
+    ASSERT_TRUE(checkpoint->status);
+    EXPECT_FALSE(checkpoint->acked());
+    EXPECT_TRUE(rig.tray().failed());
+    rig.crash_to(rig.disk.durable());
+    const Status booted = rig.boot();
+    ASSERT_TRUE(booted) << booted.error().text();
+    for (uint32_t chunk = 0; chunk < 4; ++chunk)
+        expect_tag(rig, chunk * blocks_per_chunk + 10, a + chunk);
+}
+
+// Two log blocks are written and their writes wait for slow data. A third write needs a flush for
+// its block to be built, and does not wait for the data of others.
+TEST(Rules, regression_a_write_behind_slow_ones) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.create());
+    rig.idle();
+    rig.slow_data(2);
+    const auto first = rig.begin({.block = 10, .tag = a});
+    rig.idle(2 * runtime::milliseconds);
+    const auto second = rig.begin({.block = 600, .tag = b});
+    rig.idle(2 * runtime::milliseconds);
+    const auto third = rig.begin({.block = 1100, .tag = c});
+    rig.idle();
+    EXPECT_FALSE(first->acked());
+    EXPECT_FALSE(second->acked());
+    EXPECT_TRUE(third->acked());
+}
+
 // One record is durable and not known committed. The log goes round many times behind it, fills up
 // for nobody, and still has that record when it is needed.
 TEST(Rules, rule_t05_the_log_keeps_what_is_not_known_committed) {

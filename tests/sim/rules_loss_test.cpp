@@ -5,6 +5,7 @@
 
 #include <utility>
 
+#include "tray/on_disk_test.hpp"
 #include "tray_rig.hpp"
 
 namespace pf::test {
@@ -248,6 +249,95 @@ TEST(Rules, rule_t07_a_crash_while_accepting_leaves_one_of_both) {
         }
         expect_tag(again, other, 11, b + 500);
     }
+}
+
+void unreadable(TrayRig& rig, uint64_t offset, uint64_t blocks = 1) {
+    runtime::sim::DiskFault fault;
+    fault.operations = runtime::sim::DiskFault::on_read;
+    fault.offset = offset;
+    fault.length = blocks * block_bytes;
+    fault.count = runtime::sim::DiskFault::forever;
+    rig.disk.inject(fault);
+}
+
+TEST(Rules, rule_t07_a_log_block_that_cannot_be_read_is_a_loss) {
+    TrayRig rig;
+    const uint64_t offset = fill(rig);
+    rig.crash_to(rig.disk.contents());
+    unreadable(rig, offset);
+    const Status booted = rig.boot();
+    ASSERT_TRUE(booted) << booted.error().text();
+    expect_lost(rig, victim);
+    EXPECT_FALSE(rig.damaged(other));
+    expect_tag(rig, other, 11, b + 500);
+}
+
+// A read goes ahead over slots that the log does not use now.
+TEST(Rules, rule_t07_a_log_block_that_is_not_needed_may_be_unreadable) {
+    TrayRig rig;
+    fill(rig);
+    const uint64_t begin = uint64_t{tray::log_start_address} * block_bytes;
+    const uint64_t newest = (rig.newest_log_offset() - begin) / block_bytes;
+    rig.crash_to(rig.disk.contents());
+    unreadable(rig, begin + (newest + 4) % 16 * block_bytes);
+    const Status booted = rig.boot();
+    ASSERT_TRUE(booted) << booted.error().text();
+    EXPECT_FALSE(rig.damaged(victim));
+    EXPECT_FALSE(rig.damaged(other));
+    expect_tag(rig, victim, 12, b + 12);
+}
+
+// The device is broken, not the log: the mount is refused and gives nothing up.
+TEST(Rules, rule_t07_a_log_that_cannot_be_read_at_all_is_kept) {
+    TrayRig rig;
+    fill(rig);
+    rig.crash_to(rig.disk.contents());
+    unreadable(rig, uint64_t{tray::log_start_address} * block_bytes, 16);
+    const Status booted = rig.boot();
+    ASSERT_FALSE(booted);
+    EXPECT_EQ(booted.error().code, Errc::io_error);
+    ASSERT_TRUE(rig.reboot());
+    EXPECT_FALSE(rig.damaged(victim));
+    expect_tag(rig, victim, 12, b + 12);
+}
+
+TEST(Rules, rule_t09_a_root_slot_or_bitmap_that_cannot_be_read_is_reported) {
+    TrayRig rig;
+    fill(rig);
+    ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
+    const Medium medium = rig.disk.contents();
+    tray::OnDisk on_disk(medium);
+    const uint64_t older = (on_disk.root().number + 1) % tray::root_slots;
+    const uint64_t bitmap = on_disk.bitmap().front();
+    for (const uint64_t block : {tray::first_root_address + older, bitmap}) {
+        rig.crash_to(medium);
+        unreadable(rig, block * block_bytes);
+        const Status booted = rig.boot();
+        ASSERT_TRUE(booted) << block << ": " << booted.error().text();
+        EXPECT_FALSE(rig.tray().warnings().empty()) << block;
+        EXPECT_FALSE(rig.damaged(victim));
+        expect_tag(rig, victim, 12, b + 12);
+    }
+}
+
+// An acceptance that the log holds is of a loss before it. One that only this mount found, of
+// blocks in front of the acceptance, stands.
+TEST(Rules, rule_t07_an_acceptance_does_not_cover_a_later_loss) {
+    TrayRig rig;
+    rot(rig, {fill(rig)});
+    ASSERT_TRUE(rig.boot());
+    ASSERT_TRUE(rig.damaged(victim));
+    tray::ShardState state = *rig.tray().shard_state(victim);
+    ++state.epoch;
+    ASSERT_TRUE(rig.run(rig.tray().set_shard_state(state)));
+    const uint64_t offset = rig.newest_log_offset();
+    ASSERT_TRUE(rig.run(rig.tray().accept_loss(victim)));
+    EXPECT_FALSE(rig.damaged(victim));
+    rig.idle();
+    rot(rig, {offset});
+    ASSERT_TRUE(rig.boot());
+    printf("loss %s off %llu newest %llu\n", rig.tray().loss().c_str(), (unsigned long long)offset/4096, (unsigned long long)rig.newest_log_offset()/4096);
+    expect_lost(rig, victim);
 }
 
 }  // namespace

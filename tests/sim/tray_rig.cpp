@@ -120,15 +120,19 @@ Status TrayRig::write(const RigWrite& write) {
     return run(write_task(write));
 }
 
-Task<void> TrayRig::issue(RigWrite write, std::shared_ptr<Issued> issued) {
-    Status status = co_await write_task(write);
+Task<void> TrayRig::issue(Task<Status> task, std::shared_ptr<Issued> issued) {
+    Status status = co_await task;
     issued->status = std::move(status);
 }
 
-std::shared_ptr<Issued> TrayRig::begin(const RigWrite& write) {
+std::shared_ptr<Issued> TrayRig::begin(Task<Status> task) {
     auto issued = std::make_shared<Issued>();
-    node.reactor().spawn(issue(write, issued));
+    node.reactor().spawn(issue(std::move(task), issued));
     return issued;
+}
+
+std::shared_ptr<Issued> TrayRig::begin(const RigWrite& write) {
+    return begin(write_task(write));
 }
 
 namespace {
@@ -210,7 +214,7 @@ uint64_t TrayRig::newest_log_offset() const {
         if (!block || block->records.empty() || block->header.sequence < best_sequence) continue;
         // A block of commit marks only says nothing that an ack rests on.
         const auto type = static_cast<tray::RecordType>(block->records[0]);
-        if (type != tray::RecordType::write) continue;
+        if (type == tray::RecordType::commit) continue;
         best = offset;
         best_sequence = block->header.sequence;
     }

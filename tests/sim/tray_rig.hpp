@@ -15,7 +15,7 @@
 
 namespace pf::test {
 
-// A write that was started; `status` is set when it ends.
+// What was started; `status` is set when it ends.
 struct Issued {
     std::optional<Status> status;
     [[nodiscard]] bool acked() const { return status && status->has_value(); }
@@ -51,6 +51,7 @@ class TrayRig {
 
     [[nodiscard]] Status write(const RigWrite& write);
     [[nodiscard]] std::shared_ptr<Issued> begin(const RigWrite& write);
+    [[nodiscard]] std::shared_ptr<Issued> begin(runtime::Task<Status> task);
     // The tag that the block holds, or the error. Anything unknown fails as `internal`.
     [[nodiscard]] Result<Tag> read(uint32_t block, const std::vector<Tag>& candidates,
                                    tray::SnapSeq snap_seq = 0, tray::ShardId shard_id = rig_shard);
@@ -77,7 +78,8 @@ class TrayRig {
   private:
     [[nodiscard]] runtime::Task<Status> mount(bool format);
     [[nodiscard]] runtime::Task<Status> write_task(RigWrite write);
-    [[nodiscard]] runtime::Task<void> issue(RigWrite write, std::shared_ptr<Issued> issued);
+    [[nodiscard]] runtime::Task<void> issue(runtime::Task<Status> task,
+                                            std::shared_ptr<Issued> issued);
 
     uint64_t log_bytes_;
     uint64_t next_sequence_ = 1;
