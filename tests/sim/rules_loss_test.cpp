@@ -336,7 +336,6 @@ TEST(Rules, rule_t07_an_acceptance_does_not_cover_a_later_loss) {
     rig.idle();
     rot(rig, {offset});
     ASSERT_TRUE(rig.boot());
-    printf("loss %s off %llu newest %llu\n", rig.tray().loss().c_str(), (unsigned long long)offset/4096, (unsigned long long)rig.newest_log_offset()/4096);
     expect_lost(rig, victim);
 }
 
