@@ -108,6 +108,14 @@ ChunkVersion* Map::own(const Generation& generation, uint32_t chunk) const {
     return version != nullptr && version->generation == &generation ? version : nullptr;
 }
 
+void Map::prefetch(GenerationId id, uint32_t block) {
+    const Generation* generation = find_generation(id);
+    if (generation == nullptr) return;
+    const ChunkVersion* version = own(*generation, block / blocks_per_chunk);
+    if (version == nullptr || version->table == nullptr) return;
+    __builtin_prefetch(&version->table->entries[block % blocks_per_chunk], 1);
+}
+
 bool Map::owns_all(const Generation& generation, uint32_t block, uint32_t count) const {
     const ChunkVersion* version = own(generation, block / blocks_per_chunk);
     if (version == nullptr) return false;

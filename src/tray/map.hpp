@@ -96,6 +96,8 @@ class Map {
     // The table that `generation` itself has for a chunk, or null.
     [[nodiscard]] ChunkVersion* own(const Generation& generation, uint32_t chunk) const;
     // Whether a write of these blocks would replace as many of its own.
+    // A hint that the entry of `block` is about to be changed.
+    void prefetch(GenerationId id, uint32_t block);
     [[nodiscard]] bool owns_all(const Generation& generation, uint32_t block, uint32_t count) const;
     // The table that it reads, or null: nothing was ever written.
     [[nodiscard]] ChunkVersion* view(const Generation& generation, uint32_t chunk) const;

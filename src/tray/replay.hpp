@@ -58,8 +58,13 @@ class Replay {
     Status mark_metadata(Address address, const char* what);
     runtime::Task<Status> replay_log();
     runtime::Task<Status> apply_block(Bytes records, bool confirmed);
-    runtime::Task<Status> apply_record(const Record& record, bool confirmed);
-    runtime::Task<Status> apply_write(WriteRecord record, bool confirmed);
+    Status apply_other(const Record& record);
+    [[nodiscard]] Result<Generation*> target_of(const WriteRecord& record);
+    [[nodiscard]] bool is_repeated(const WriteRecord& record) const;
+    [[nodiscard]] bool can_apply_now(const WriteRecord& record, bool confirmed);
+    runtime::Task<Status> check_and_apply(WriteRecord record, bool confirmed);
+    Status apply_write(const WriteRecord& record, bool confirmed, bool good);
+    Status take_blocks(const WriteRecord& record, bool good);
     runtime::Task<Status> load_for_write(Generation& generation, uint32_t chunk);
     runtime::Task<Result<bool>> data_matches(WriteRecord record);
 
@@ -71,6 +76,7 @@ class Replay {
     uint64_t confirmed_ = 0;
     uint32_t last_crc_ = 0;
     Loss loss_;
+    std::vector<Record> records_;  // of the log block that is being applied
     runtime::Buffer data_;
 };
 
