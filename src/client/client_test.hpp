@@ -57,6 +57,8 @@ class FakeStore : public net::Handler {
         while (hold_writes && is_write) co_await runtime::sleep_for(runtime::milliseconds);
         while (hold_reads && command.opcode == wire::Opcode::read)
             co_await runtime::sleep_for(runtime::milliseconds);
+        while (hold_opens && command.opcode == wire::Opcode::open_session)
+            co_await runtime::sleep_for(runtime::milliseconds);
         net::Reply reply;
         Errc status = Errc::ok;
         if (is_write && lose_before > 0 && --lose_before == 0) {
@@ -190,6 +192,7 @@ class FakeStore : public net::Handler {
     runtime::Nanos delay_max = 0;
     bool hold_writes = false;
     bool hold_reads = false;
+    bool hold_opens = false;
     uint32_t lose_before = 0;  // disconnect at the n-th write from now, before or after it ran
     uint32_t lose_after = 0;
     uint32_t damage_reads = 0;

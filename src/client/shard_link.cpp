@@ -168,17 +168,30 @@ Task<void> VolumeCore::drop(ShardLink* link) {
 
 // Once for each shard, before its first write; the store makes it durable (R8). It is never opened
 // again after a reconnect: a store that has lost it could apply a resend twice, so that ends the
-// handle.
+// handle. A store that is alive and never answers is waited for only until a read needs the
+// connection ended, or the volume is closed.
 Task<Status> VolumeCore::open_session(ShardLink* link) {
+    struct Opening : net::Request {
+        explicit Opening(ShardLink& of) : link(of) {}
+        ShardLink& link;
+        bool done = false;
+    };
     wire::SessionReply answer;
     iovec into{&answer, sizeof(answer)};
-    net::Request request;
+    Opening request(*link);
     request.command.opcode = wire::Opcode::open_session;
     request.command.shard = link->shard_id;
     request.command.epoch = link->epoch;
     request.command.writer_token = writer_token_;
     request.into = {&into, 1};
-    co_await link->channel->call(request);
+    request.complete = [](net::Request& ended) {
+        auto& opening = static_cast<Opening&>(ended);
+        opening.done = true;
+        opening.link.wake();
+    };
+    link->channel->issue(request);
+    while (!request.done && !link->drop_wanted && !stopping_) co_await link->wake_queue.wait();
+    if (!request.done) co_await drop(link);
     if (request.outcome != Errc::ok) co_return fail(request.outcome);
     const auto status = static_cast<Errc>(request.completion.status);
     switch (status) {

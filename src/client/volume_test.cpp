@@ -416,6 +416,33 @@ TEST_F(ClientTest, CloseEndsWithoutAStore) {
     run(close_without_store(*this));
 }
 
+// The store takes what is sent and answers nothing, the opening of the session first of all: reads
+// keep their deadline, and the volume can be closed.
+Task<void> silent_at_open(ClientTest& test) {
+    Opened opened = co_await open_volume(16, runtime::seconds);
+    test.store.hold_opens = test.store.hold_reads = true;
+    Observed write(IoKind::write, 0, pattern(4096, 1));
+    write.watch();
+    EXPECT_TRUE(opened.volume->submit(write).has_value());
+    co_await runtime::sleep_for(100 * runtime::milliseconds);
+    const runtime::Nanos began = runtime::Reactor::current().now();
+    TestIo read(IoKind::read, 0, std::vector<std::byte>(4096));
+    const Errc done = co_await run_io(*opened.volume, read);
+    EXPECT_EQ(done, Errc::timed_out);
+    EXPECT_TRUE(write.finished);
+    EXPECT_EQ(write.result, Errc::timed_out);
+    Observed last(IoKind::write, 0, pattern(4096, 2));
+    last.watch();
+    EXPECT_TRUE(opened.volume->submit(last).has_value());
+    co_await runtime::sleep_for(500 * runtime::milliseconds);
+    co_await opened.close();
+    EXPECT_TRUE(last.finished);
+    EXPECT_LT(runtime::Reactor::current().now() - began, 5 * runtime::seconds);
+}
+TEST_F(ClientTest, regression_AStoreThatNeverOpensTheSessionHoldsUpNothing) {
+    run(silent_at_open(*this));
+}
+
 // Splitting: pieces cover the range exactly, in order, each inside a chunk and a command, and what
 // can be atomic is one piece.
 TEST(Split, PiecesCoverTheRange) {
