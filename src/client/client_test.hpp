@@ -139,6 +139,10 @@ class FakeStore : public net::Handler {
     Errc abort(const wire::Command& command, uint64_t session) {
         auto& known = tray.sessions[{command.shard, session}];
         ++aborts;
+        if (refuse_aborts > 0) {
+            --refuse_aborts;
+            return Errc::unavailable;
+        }
         if (known.applied.contains(command.request_id)) return Errc::ok;
         known.voided.insert(command.request_id);
         return Errc::never_applied;
@@ -197,6 +201,7 @@ class FakeStore : public net::Handler {
     uint32_t lose_after = 0;
     uint32_t damage_reads = 0;
     uint32_t refuse_payloads = 0;
+    uint32_t refuse_aborts = 0;
     Errc force_status = Errc::ok;
     uint64_t reads = 0;
     uint64_t aborts = 0;

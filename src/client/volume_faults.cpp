@@ -36,8 +36,9 @@ void VolumeCore::on_refusal(Piece& piece, Errc status) {
     ShardLink& link = *piece.shard;
     switch (status) {
         case Errc::bad_payload:
-            if (!piece.expired) copy_and_resend(piece);
-            return;  // of an expired write the abort decides
+            if (!piece.expired) return copy_and_resend(piece);
+            if (!piece.abort_in_channel) serve(link);  // of an expired write the abort decides
+            return;
         case Errc::stale_epoch:
         case Errc::not_primary:
         case Errc::unavailable:

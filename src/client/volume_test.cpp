@@ -332,6 +332,30 @@ struct Observed : TestIo {
     }
 };
 
+// The abort was not decided, and only then the write itself comes back as damaged under way: the
+// abort is asked for again.
+Task<void> bad_payload_after_deadline(ClientTest& test) {
+    Opened opened = co_await open_volume(16, runtime::seconds);
+    test.store.hold_writes = true;
+    test.store.refuse_aborts = 1;
+    test.store.refuse_payloads = 1;
+    Observed io(IoKind::write, 0, pattern(4096, 1));
+    io.watch();
+    EXPECT_TRUE(opened.volume->submit(io).has_value());
+    co_await runtime::sleep_for(2 * runtime::seconds);
+    EXPECT_EQ(test.store.aborts, 1u);
+    EXPECT_FALSE(io.finished);
+    test.store.hold_writes = false;
+    co_await runtime::sleep_for(runtime::seconds);
+    EXPECT_TRUE(io.finished);
+    EXPECT_EQ(io.result, Errc::timed_out);
+    EXPECT_EQ(test.store.aborts, 2u);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AnExpiredWriteWithABadPayloadIsAbortedAgain) {
+    run(bad_payload_after_deadline(*this));
+}
+
 // The store is gone at the deadline: nothing is reported, and overlapping writes wait, until it is
 // back and has decided.
 Task<void> unreachable_at_deadline(ClientTest& test) {
