@@ -222,6 +222,10 @@ class FakeConductor : public net::Handler {
     runtime::Task<void> on_command(net::ServerChannel& channel, net::Incoming incoming) override {
         pureflash::v1::RpcRequest request;
         EXPECT_TRUE(request.ParseFromString(std::string(net::rpc_request(incoming))));
+        if (hold_calls > 0) {
+            --hold_calls;
+            while (!release_calls) co_await runtime::sleep_for(runtime::milliseconds);
+        }
         net::rpc_reply(channel, incoming.command, answer(request));
         co_return;
     }
@@ -270,6 +274,8 @@ class FakeConductor : public net::Handler {
     uint64_t handles = 0;
     uint64_t lists = 0;
     uint64_t closed = 0;
+    uint32_t hold_calls = 0;  // the next ones wait for `release_calls`
+    bool release_calls = false;
 };
 
 // Nodes "store", "conductor" and "client". Handlers and tray outlive the processes.
@@ -354,6 +360,15 @@ struct TestIo : Io {
     }
     std::vector<std::byte> bytes;
     std::vector<iovec> vectors;
+};
+
+// One that is submitted and looked at later.
+struct Observed : TestIo {
+    using TestIo::TestIo;
+    bool finished = false;
+    void watch() {
+        complete = [](Io& io) { static_cast<Observed&>(io).finished = true; };
+    }
 };
 
 inline runtime::Task<Errc> run_io(Volume& volume, Io& io) {

@@ -107,8 +107,9 @@ Task<Status> VolumeCore::locate(ShardLink* link) {
     co_return Status{};
 }
 
+// What is known is tried first, so that a store that restarted is found again without a conductor.
 Task<Status> VolumeCore::connect(ShardLink* link) {
-    if (link->address.empty() || link->refresh_wanted || link->failures > 0) {
+    if (link->address.empty() || link->refresh_wanted) {
         Status located = co_await locate(link);
         if (!located && link->address.empty()) co_return located;
         link->refresh_wanted = false;
@@ -123,6 +124,7 @@ Task<Status> VolumeCore::connect(ShardLink* link) {
     auto channel = co_await net::ClientChannel::connect(*address, options);
     if (!channel) {
         if (channel.error().code == Errc::fenced) fail_handle(Errc::fenced);
+        link->refresh_wanted = true;
         co_return std::unexpected(std::move(channel).error());
     }
     link->channel = std::move(*channel);

@@ -234,6 +234,91 @@ TEST_F(ClientTest, OutlivesTheConductorAndStoreRestarts) {
     run(restarts(*this));
 }
 
+// The conductor's host is silent: connecting to it takes 4 s to fail. What a volume knows of its
+// shards is tried without it, and one failed attempt is enough for all who waited for it.
+Task<void> silent_conductor(ClientTest& test, runtime::Nanos down, runtime::Nanos bound) {
+    Opened opened = co_await open_volume();
+    for (uint64_t shard = 0; shard < 3; ++shard) {
+        const Errc done = co_await write(*opened.volume, shard * test_shard_bytes, pattern(512, 1));
+        EXPECT_EQ(done, Errc::ok);
+    }
+    test.sim.after(0, [&test] { test.conductor_node.power_loss(); });
+    co_await runtime::sleep_for(60 * runtime::seconds);
+    std::vector<std::unique_ptr<Observed>> ios;
+    test.sim.after(0, [&test] { test.store_node.kill(); });
+    co_await runtime::sleep_for(runtime::milliseconds);
+    for (uint64_t shard = 0; shard < 3; ++shard) {
+        auto& io = ios.emplace_back(std::make_unique<Observed>(
+            IoKind::write, shard * test_shard_bytes, pattern(4096, shard)));
+        io->watch();
+        EXPECT_TRUE(opened.volume->submit(*io).has_value());
+    }
+    co_await runtime::sleep_for(down);
+    test.sim.after(0, [&test] { test.store_node.restart(); });
+    const runtime::Nanos began = runtime::Reactor::current().now();
+    for (const auto& io : ios) {
+        while (!io->finished) co_await runtime::sleep_for(runtime::milliseconds);
+        EXPECT_EQ(io->result, Errc::ok);
+    }
+    EXPECT_LT(runtime::Reactor::current().now() - began, bound);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AStoreRestartNeedsNoAnswerOfASilentConductor) {
+    run(silent_conductor(*this, runtime::milliseconds, runtime::seconds));
+}
+TEST_F(ClientTest, regression_ShardsDoNotQueueForASilentConductor) {
+    run(silent_conductor(*this, 20 * runtime::seconds, 6 * runtime::seconds));
+}
+
+Task<void> one_call(Cluster& cluster, uint32_t& left) {
+    const auto volumes = co_await cluster.list();
+    EXPECT_FALSE(volumes.has_value());
+    --left;
+}
+Task<void> one_refresh(Volume& volume, uint32_t& left) {
+    const Status refreshed = co_await volume.refresh();
+    EXPECT_FALSE(refreshed.has_value());
+    --left;
+}
+Task<void> calls_share_an_attempt(ClientTest& test) {
+    Opened opened = co_await open_volume();
+    runtime::Reactor& reactor = runtime::Reactor::current();
+    test.sim.after(0, [&test] { test.conductor_node.power_loss(); });
+    co_await runtime::sleep_for(60 * runtime::seconds);
+    runtime::Nanos began = reactor.now();
+    uint32_t left = 10;
+    for (uint32_t i = 0; i < 10; ++i) reactor.spawn(one_refresh(*opened.volume, left));
+    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    EXPECT_LT(reactor.now() - began, 9 * runtime::seconds);
+    began = reactor.now();
+    left = 10;
+    for (uint32_t i = 0; i < 10; ++i) reactor.spawn(one_call(*opened.cluster, left));
+    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    EXPECT_LT(reactor.now() - began, 20 * runtime::seconds);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_CallsShareTheAttemptToReachTheConductor) {
+    run(calls_share_an_attempt(*this));
+}
+
+// As many calls as a connection carries are never answered: the next ones go by a new
+// connection.
+Task<void> calls_unanswered(ClientTest& test) {
+    Opened opened = co_await open_volume();
+    test.conductor.hold_calls = 16;
+    uint32_t left = 20;
+    for (uint32_t i = left; i > 0; --i)
+        runtime::Reactor::current().spawn(one_call(*opened.cluster, left));
+    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    const Status refreshed = co_await opened.volume->refresh();
+    EXPECT_TRUE(refreshed.has_value());
+    test.conductor.release_calls = true;
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AConnectionThatAnswersNothingIsMadeAgain) {
+    run(calls_unanswered(*this));
+}
+
 Task<void> stale_epoch(ClientTest& test) {
     Opened opened = co_await open_volume();
     Errc written = co_await write(*opened.volume, 0, pattern(4096, 1));
@@ -323,14 +408,6 @@ Task<void> writes_time_out(ClientTest& test) {
 TEST_F(ClientTest, rule_R10_AbortsAWriteAtItsDeadline) {
     run(writes_time_out(*this));
 }
-
-struct Observed : TestIo {
-    using TestIo::TestIo;
-    bool finished = false;
-    void watch() {
-        complete = [](Io& io) { static_cast<Observed&>(io).finished = true; };
-    }
-};
 
 // The abort was not decided, and only then the write itself comes back as damaged under way: the
 // abort is asked for again.
