@@ -156,6 +156,7 @@ class FakeStore : public net::Handler {
             return Errc::bad_payload;
         }
         if (force_status != Errc::ok) return force_status;
+        if (command.shard == fenced_shard) return Errc::fenced;
         const auto found = tray.sessions.find({command.shard, session});
         if (found == tray.sessions.end()) return Errc::unknown_session;
         auto& [applied, voided] = found->second;
@@ -203,6 +204,7 @@ class FakeStore : public net::Handler {
     uint32_t refuse_payloads = 0;
     uint32_t refuse_aborts = 0;
     Errc force_status = Errc::ok;
+    uint64_t fenced_shard = 0;
     uint64_t reads = 0;
     uint64_t aborts = 0;
     uint64_t bad_payloads = 0;

@@ -123,7 +123,7 @@ Task<Status> VolumeCore::connect(ShardLink* link) {
     options.shard = link->shard_id;
     auto channel = co_await net::ClientChannel::connect(*address, options);
     if (!channel) {
-        if (channel.error().code == Errc::fenced) fail_handle(Errc::fenced);
+        if (channel.error().code == Errc::fenced) fail_shard(*link);
         link->refresh_wanted = true;
         co_return std::unexpected(std::move(channel).error());
     }

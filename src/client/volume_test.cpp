@@ -483,6 +483,45 @@ TEST_F(ClientTest, rule_R11_AFencedHandleIsFinished) {
     run(fenced(*this));
 }
 
+// One shard refuses the session: the handle is finished, but what was sent to another one completes
+// only when that will not apply it any more. Whoever reopens may write there at once.
+Task<void> fenced_elsewhere(ClientTest& test, uint32_t refused_aborts) {
+    Opened opened = co_await open_volume();
+    for (uint64_t shard = 0; shard < 2; ++shard) {
+        const Errc done = co_await write(*opened.volume, shard * test_shard_bytes, pattern(512, 1));
+        EXPECT_EQ(done, Errc::ok);
+    }
+    runtime::sim::NetworkModel& network = test.sim.network().model();
+    network.late_extra = 2 * runtime::seconds;
+    network.late_ppm = 1'000'000;
+    Observed late(IoKind::write, test_shard_bytes, pattern(4096, 2));
+    late.watch();
+    EXPECT_TRUE(opened.volume->submit(late).has_value());
+    co_await runtime::sleep_for(runtime::milliseconds);
+    network.late_ppm = 0;
+    test.store.fenced_shard = test_volume_id << 20;
+    test.store.refuse_aborts = refused_aborts;
+    const runtime::Nanos began = runtime::Reactor::current().now();
+    const Errc done = co_await write(*opened.volume, 0, pattern(4096, 3));
+    EXPECT_EQ(done, Errc::fenced);
+    while (!late.finished) co_await runtime::sleep_for(runtime::milliseconds);
+    EXPECT_EQ(late.result, Errc::fenced);
+    EXPECT_LT(runtime::Reactor::current().now() - began, 31 * runtime::seconds);
+    const auto fresh = pattern(4096, 4);
+    std::ranges::copy(fresh, test.tray.bytes.begin() + static_cast<long>(test_shard_bytes));
+    co_await runtime::sleep_for(5 * runtime::seconds);
+    EXPECT_TRUE(std::equal(fresh.begin(), fresh.end(),
+                           test.tray.bytes.begin() + static_cast<long>(test_shard_bytes)));
+    co_await opened.close();
+}
+TEST_F(ClientTest, rule_R10_AFencedHandleKnowsTheFateOfItsWritesElsewhere) {
+    run(fenced_elsewhere(*this, 0));
+    EXPECT_EQ(store.aborts, 1u);
+}
+TEST_F(ClientTest, rule_R10_AFencedHandleDoesNotWaitForEver) {
+    run(fenced_elsewhere(*this, UINT32_MAX));
+}
+
 Task<void> flushes(ClientTest& test) {
     Opened opened = co_await open_volume();
     Io flush;
