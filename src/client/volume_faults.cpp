@@ -281,7 +281,14 @@ void VolumeCore::kick(runtime::Nanos delay) {
 
 void VolumeCore::on_kick() {
     if (failed_ != Errc::ok) fail_everything();
-    while (Link<OpenIo>* first = nothing_to_do_.front()) finish_io(first->owner);
+    uint32_t left = options_.depth;
+    while (Link<OpenIo>* first = nothing_to_do_.front()) {
+        if (left-- == 0) {
+            kick();
+            break;
+        }
+        finish_io(first->owner);
+    }
     complete_flushes();
     if (wants_memory_) {
         wants_memory_ = false;

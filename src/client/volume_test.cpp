@@ -541,6 +541,36 @@ TEST_F(ClientTest, FlushWaitsForTheWritesBeforeIt) {
     run(flushes(*this));
 }
 
+struct Chain : Io {
+    Volume* volume = nullptr;
+    uint32_t completed = 0;
+    bool stop = false;
+};
+Task<void> chains(IoKind kind) {
+    Opened opened = co_await open_volume();
+    Chain chain;
+    chain.kind = kind;
+    chain.length = kind == IoKind::flush ? 0 : 1024;
+    chain.volume = opened.volume.get();
+    chain.complete = [](Io& io) {
+        auto& self = static_cast<Chain&>(io);
+        if (self.stop || ++self.completed == 100'000) return;
+        EXPECT_TRUE(self.volume->submit(self).has_value());
+    };
+    EXPECT_TRUE(opened.volume->submit(chain).has_value());
+    co_await runtime::sleep_for(1);
+    EXPECT_GT(chain.completed, 0u);
+    EXPECT_LT(chain.completed, 100u);
+    chain.stop = true;
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AChainOfFlushesLeavesTurnsToOthers) {
+    run(chains(IoKind::flush));
+}
+TEST_F(ClientTest, regression_AChainOfDiscardsOfNothingLeavesTurnsToOthers) {
+    run(chains(IoKind::discard));
+}
+
 Task<void> close_without_store(ClientTest& test) {
     Opened opened = co_await open_volume();
     test.sim.after(0, [&test] { test.store_node.kill(); });
