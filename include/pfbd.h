@@ -16,7 +16,8 @@
  * explains the last one. Statuses given to callbacks are 0 or a negative errno: -EIO medium failed,
  * -EILSEQ corrupt (the data does not match its checksum and is not returned), -ENOSPC full,
  * -EROFS read-only, -ETIMEDOUT the deadline passed (a write was then never applied and never will
- * be), -ESTALE fenced by another writer (the volume handle is finished), -ECANCELED miscompare of
+ * be), -ESTALE fenced by another writer (the volume handle is finished; of a write whose store did
+ * not answer for 30 s after that the outcome is not known), -ECANCELED miscompare of
  * compare-and-write, -ESHUTDOWN the handle was closed before the outcome was known.
  *
  * From inside a callback only the asynchronous functions may be called; the ones that wait return

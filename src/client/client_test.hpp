@@ -57,6 +57,8 @@ class FakeStore : public net::Handler {
         while (hold_writes && is_write) co_await runtime::sleep_for(runtime::milliseconds);
         while (hold_reads && command.opcode == wire::Opcode::read)
             co_await runtime::sleep_for(runtime::milliseconds);
+        while (hold_opens && command.opcode == wire::Opcode::open_session)
+            co_await runtime::sleep_for(runtime::milliseconds);
         net::Reply reply;
         Errc status = Errc::ok;
         if (is_write && lose_before > 0 && --lose_before == 0) {
@@ -137,6 +139,10 @@ class FakeStore : public net::Handler {
     Errc abort(const wire::Command& command, uint64_t session) {
         auto& known = tray.sessions[{command.shard, session}];
         ++aborts;
+        if (refuse_aborts > 0) {
+            --refuse_aborts;
+            return Errc::unavailable;
+        }
         if (known.applied.contains(command.request_id)) return Errc::ok;
         known.voided.insert(command.request_id);
         return Errc::never_applied;
@@ -150,6 +156,7 @@ class FakeStore : public net::Handler {
             return Errc::bad_payload;
         }
         if (force_status != Errc::ok) return force_status;
+        if (command.shard == fenced_shard) return Errc::fenced;
         const auto found = tray.sessions.find({command.shard, session});
         if (found == tray.sessions.end()) return Errc::unknown_session;
         auto& [applied, voided] = found->second;
@@ -190,11 +197,14 @@ class FakeStore : public net::Handler {
     runtime::Nanos delay_max = 0;
     bool hold_writes = false;
     bool hold_reads = false;
+    bool hold_opens = false;
     uint32_t lose_before = 0;  // disconnect at the n-th write from now, before or after it ran
     uint32_t lose_after = 0;
     uint32_t damage_reads = 0;
     uint32_t refuse_payloads = 0;
+    uint32_t refuse_aborts = 0;
     Errc force_status = Errc::ok;
+    uint64_t fenced_shard = 0;
     uint64_t reads = 0;
     uint64_t aborts = 0;
     uint64_t bad_payloads = 0;
@@ -214,6 +224,10 @@ class FakeConductor : public net::Handler {
     runtime::Task<void> on_command(net::ServerChannel& channel, net::Incoming incoming) override {
         pureflash::v1::RpcRequest request;
         EXPECT_TRUE(request.ParseFromString(std::string(net::rpc_request(incoming))));
+        if (hold_calls > 0) {
+            --hold_calls;
+            while (!release_calls) co_await runtime::sleep_for(runtime::milliseconds);
+        }
         net::rpc_reply(channel, incoming.command, answer(request));
         co_return;
     }
@@ -262,6 +276,8 @@ class FakeConductor : public net::Handler {
     uint64_t handles = 0;
     uint64_t lists = 0;
     uint64_t closed = 0;
+    uint32_t hold_calls = 0;  // the next ones wait for `release_calls`
+    bool release_calls = false;
 };
 
 // Nodes "store", "conductor" and "client". Handlers and tray outlive the processes.
@@ -346,6 +362,15 @@ struct TestIo : Io {
     }
     std::vector<std::byte> bytes;
     std::vector<iovec> vectors;
+};
+
+// One that is submitted and looked at later.
+struct Observed : TestIo {
+    using TestIo::TestIo;
+    bool finished = false;
+    void watch() {
+        complete = [](Io& io) { static_cast<Observed&>(io).finished = true; };
+    }
 };
 
 inline runtime::Task<Errc> run_io(Volume& volume, Io& io) {

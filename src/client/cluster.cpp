@@ -135,6 +135,10 @@ class ClusterCore final : public Cluster {
     Task<Status> reach_conductor(runtime::Nanos deadline) {
         runtime::Reactor& reactor = runtime::Reactor::current();
         co_await patience_.lock();
+        if (reactor.now() >= deadline) {  // all of it went by while others tried
+            patience_.unlock();
+            co_return std::unexpected(unreachable_);
+        }
         Status reached = co_await conductor_.connect();
         for (uint32_t failures = 0; !reached && reached.error().code == Errc::disconnected;
              ++failures) {
@@ -144,6 +148,7 @@ class ClusterCore final : public Cluster {
             co_await pause_.wait(pause);
             reached = co_await conductor_.connect();
         }
+        if (!reached) unreachable_ = reached.error();
         patience_.unlock();
         co_return reached;
     }
@@ -171,6 +176,7 @@ class ClusterCore final : public Cluster {
     ClusterOptions options_;
     ConductorLink conductor_;
     runtime::Mutex patience_;  // one waits, the others behind it
+    Error unreachable_{Errc::timed_out, "the conductor was not reached in time"};  // the latest
     runtime::Pause pause_;
 };
 

@@ -36,13 +36,22 @@ Task<Status> ConductorLink::connect() {
     co_return Status{};
 }
 
+// Who waited while an attempt failed takes its error: with a silent host each takes seconds.
 Task<Result<ConductorLink::ChannelPtr>> ConductorLink::connected() {
+    const uint64_t failures_before = failures_;
     co_await connecting_.lock();
-    if (channel_ != nullptr && channel_->connected()) {
-        connecting_.unlock();
-        co_return channel_;
+    Result<ChannelPtr> made = channel_;
+    if (channel_ == nullptr || !channel_->connected()) {
+        if (failures_ != failures_before) {
+            made = std::unexpected(last_failure_);
+        } else {
+            made = co_await connect_again();
+            if (!made) {
+                ++failures_;
+                last_failure_ = made.error();
+            }
+        }
     }
-    auto made = co_await connect_again();
     connecting_.unlock();
     co_return made;
 }
@@ -67,13 +76,25 @@ Task<Result<ConductorLink::ChannelPtr>> ConductorLink::connect_again() {
 }
 
 Task<Result<RpcReply>> ConductorLink::call(RpcRequest request, runtime::Nanos timeout) {
+    runtime::Reactor& reactor = runtime::Reactor::current();
+    const runtime::Nanos deadline = reactor.now() + timeout;
     auto channel = co_await connected();
     if (!channel) co_return std::unexpected(std::move(channel).error());
     std::string bytes;
     if (!request.SerializeToString(&bytes))
         co_return fail(Errc::internal, "an RPC request cannot be serialized");
     net::ClientChannel& using_channel = **channel;
-    auto answer = co_await net::rpc_call(using_channel, std::move(bytes), timeout);
+    const uint64_t answers_before = answers_;
+    const runtime::Nanos left = deadline - std::min(deadline, reactor.now());
+    if (left == 0) co_return fail(Errc::timed_out, "connecting took all the time there was");
+    auto answer = co_await net::rpc_call(using_channel, std::move(bytes), left);
+    const bool silent = reactor.now() >= deadline && answers_ == answers_before;
+    if (!answer && answer.error().code == Errc::timed_out && silent) {
+        // Calls would pile up behind those that are never answered.
+        co_await using_channel.close();
+    } else {
+        ++answers_;
+    }
     if (!answer) co_return std::unexpected(std::move(answer).error());
     RpcReply reply;
     if (!reply.ParseFromString(*answer))

@@ -1,8 +1,10 @@
 // The RPC connection to the conductor. It may come and go: open volumes do not need it. While there
 // are open handles it is made again in the background, and they are announced again.
 //
-// Thread rule: one reactor. Bounded: each call by its timeout; one reconnect attempt at a time,
-// paced from 100 ms to 5 s.
+// Thread rule: one reactor. Bounded: each call by its timeout, or an attempt to connect if that
+// takes longer; one attempt at a time, whose failure is that of all who waited for it, paced from
+// 100 ms to 5 s. A connection on which a call timed out and nothing was answered meanwhile is
+// ended.
 #pragma once
 
 #include <memory>
@@ -53,6 +55,9 @@ class ConductorLink {
     ChannelPtr channel_;
     runtime::Mutex connecting_;
     uint64_t generation_ = 0;  // counts connections
+    uint64_t failures_ = 0;    // attempts to connect
+    Error last_failure_{};
+    uint64_t answers_ = 0;  // to calls
     List<Handle> handles_;
     bool keeping_ = false;
     bool closing_ = false;

@@ -107,8 +107,9 @@ Task<Status> VolumeCore::locate(ShardLink* link) {
     co_return Status{};
 }
 
+// What is known is tried first, so that a store that restarted is found again without a conductor.
 Task<Status> VolumeCore::connect(ShardLink* link) {
-    if (link->address.empty() || link->refresh_wanted || link->failures > 0) {
+    if (link->address.empty() || link->refresh_wanted) {
         Status located = co_await locate(link);
         if (!located && link->address.empty()) co_return located;
         link->refresh_wanted = false;
@@ -122,7 +123,8 @@ Task<Status> VolumeCore::connect(ShardLink* link) {
     options.shard = link->shard_id;
     auto channel = co_await net::ClientChannel::connect(*address, options);
     if (!channel) {
-        if (channel.error().code == Errc::fenced) fail_handle(Errc::fenced);
+        if (channel.error().code == Errc::fenced) fail_shard(*link);
+        link->refresh_wanted = true;
         co_return std::unexpected(std::move(channel).error());
     }
     link->channel = std::move(*channel);
@@ -168,17 +170,30 @@ Task<void> VolumeCore::drop(ShardLink* link) {
 
 // Once for each shard, before its first write; the store makes it durable (R8). It is never opened
 // again after a reconnect: a store that has lost it could apply a resend twice, so that ends the
-// handle.
+// handle. A store that is alive and never answers is waited for only until a read needs the
+// connection ended, or the volume is closed.
 Task<Status> VolumeCore::open_session(ShardLink* link) {
+    struct Opening : net::Request {
+        explicit Opening(ShardLink& of) : link(of) {}
+        ShardLink& link;
+        bool done = false;
+    };
     wire::SessionReply answer;
     iovec into{&answer, sizeof(answer)};
-    net::Request request;
+    Opening request(*link);
     request.command.opcode = wire::Opcode::open_session;
     request.command.shard = link->shard_id;
     request.command.epoch = link->epoch;
     request.command.writer_token = writer_token_;
     request.into = {&into, 1};
-    co_await link->channel->call(request);
+    request.complete = [](net::Request& ended) {
+        auto& opening = static_cast<Opening&>(ended);
+        opening.done = true;
+        opening.link.wake();
+    };
+    link->channel->issue(request);
+    while (!request.done && !link->drop_wanted && !stopping_) co_await link->wake_queue.wait();
+    if (!request.done) co_await drop(link);
     if (request.outcome != Errc::ok) co_return fail(request.outcome);
     const auto status = static_cast<Errc>(request.completion.status);
     switch (status) {

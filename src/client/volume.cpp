@@ -142,7 +142,11 @@ Task<Status> VolumeCore::close() {
     closing_ = true;
     if (unfinished_ > 0) co_await close_pause_.wait(close_patience);
     // R10: what has no answer by now ends the handle with it; nothing is sent under its name again.
-    if (unfinished_ > 0) fail_handle(Errc::cancelled);
+    if (unfinished_ > 0) {
+        fail_handle(Errc::cancelled);
+        undecided_until_ = reactor_.now();
+        kick();
+    }
     while (unfinished_ > 0) co_await runtime::sleep_for(runtime::milliseconds);
     stopping_ = true;
     for (const auto& link : links_) {

@@ -380,8 +380,14 @@ void VolumeCore::finish_io(OpenIo& open) {
 void VolumeCore::complete_flushes() {
     if (completing_flushes_) return;
     completing_flushes_ = true;
+    // A callback may submit the next one: the reactor gets a turn in between.
+    uint32_t left = options_.depth;
     while (Link<OpenIo>* first = writes_.front()) {
         if (first->owner.io->kind != IoKind::flush) break;
+        if (left-- == 0) {
+            kick();
+            break;
+        }
         if (failed_ != Errc::ok) first->owner.result = failed_;
         finish_io(first->owner);
     }

@@ -81,6 +81,10 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     void release_held();
     void fail_handle(Errc code);
     void fail_everything();
+    void fail_pieces();
+    void drop_links();
+    void fail_shard(ShardLink& link);
+    [[nodiscard]] bool undecided(const Piece& piece) const;
     void kick(runtime::Nanos delay = 0);
     void on_kick();
 
@@ -129,10 +133,12 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     bool pumping_ = false;
     bool wants_memory_ = false;  // something waits for pool memory
     bool closing_ = false;
-    bool stopping_ = false;       // the links end
-    Errc failed_ = Errc::ok;      // the whole handle is finished
-    runtime::Pause close_pause_;  // ends when `unfinished_` is 0
-    runtime::WaitGroup tasks_;    // our coroutines
+    bool stopping_ = false;               // the links end
+    Errc failed_ = Errc::ok;              // the whole handle is finished
+    runtime::Nanos undecided_until_ = 0;  // how long stores are asked for the fate of its writes
+    bool links_dropped_ = false;          // since it failed
+    runtime::Pause close_pause_;          // ends when `unfinished_` is 0
+    runtime::WaitGroup tasks_;            // our coroutines
     VolumeTimer kick_timer_;
     VolumeTimer deadline_timer_;
 };

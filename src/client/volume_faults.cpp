@@ -10,7 +10,7 @@ void VolumeCore::on_trouble(Piece& piece) {
         case Errc::ok:
             return on_refusal(piece, static_cast<Errc>(piece.completion.status));
         case Errc::disconnected:
-            if (failed_ != Errc::ok) return settle(piece, failed_);
+            if (failed_ != Errc::ok && !undecided(piece)) return settle(piece, failed_);
             if (piece.expired && !piece.is_write) return settle(piece, Errc::timed_out);
             return serve(link);  // sent again once there is a connection
         case Errc::corrupt:
@@ -36,8 +36,9 @@ void VolumeCore::on_refusal(Piece& piece, Errc status) {
     ShardLink& link = *piece.shard;
     switch (status) {
         case Errc::bad_payload:
-            if (!piece.expired) copy_and_resend(piece);
-            return;  // of an expired write the abort decides
+            if (!piece.expired) return copy_and_resend(piece);
+            if (!piece.abort_in_channel) serve(link);  // of an expired write the abort decides
+            return;
         case Errc::stale_epoch:
         case Errc::not_primary:
         case Errc::unavailable:
@@ -50,7 +51,7 @@ void VolumeCore::on_refusal(Piece& piece, Errc status) {
             fail_handle(Errc::fenced);  // R8, R11: never under another name
             return settle(piece, Errc::fenced);
         case Errc::never_applied:
-            return settle(piece, Errc::timed_out);
+            return settle(piece, failed_ != Errc::ok ? failed_ : Errc::timed_out);
         default:
             return settle(piece, status);
     }
@@ -130,6 +131,7 @@ void VolumeCore::expire(OpenIo& open) {
 
 void VolumeCore::expire(Piece& piece) {
     ShardLink& link = *piece.shard;
+    if (piece.expired) return;
     piece.expired = true;
     if (!piece.is_write) {
         if (!piece.in_channel) return settle(piece, Errc::timed_out);
@@ -168,14 +170,15 @@ void VolumeCore::on_abort_complete(net::Request& request) {
     piece.abort_in_channel = false;
     if (piece.done) return core.settle(piece, piece.result);
     if (request.outcome != Errc::ok) {
-        if (core.failed_ != Errc::ok) return core.settle(piece, core.failed_);
+        if (core.failed_ != Errc::ok && !core.undecided(piece))
+            return core.settle(piece, core.failed_);
         return core.serve(*piece.shard);
     }
     switch (static_cast<Errc>(request.completion.status)) {
         case Errc::ok:  // applied in time after all
             return core.settle(piece, Errc::ok);
         case Errc::never_applied:
-            return core.settle(piece, Errc::timed_out);
+            return core.settle(piece, core.failed_ != Errc::ok ? core.failed_ : Errc::timed_out);
         case Errc::fenced:
         case Errc::unknown_session:
             core.fail_handle(Errc::fenced);
@@ -202,10 +205,19 @@ void VolumeCore::release_held() {
 
 // --- the end of a handle ---
 
+// A fenced handle says so only after the stores confirmed that nothing of it is to come: whoever
+// opens the volume again may write at once (R10). A volume that is gone, or is being closed without
+// an answer, does not wait.
 void VolumeCore::fail_handle(Errc code) {
     if (failed_ != Errc::ok) return;
     failed_ = code;
+    undecided_until_ = reactor_.now() + (code == Errc::fenced ? close_patience : 0);
     kick();
+}
+
+// Its store is still to be asked for the fate of this write.
+bool VolumeCore::undecided(const Piece& piece) const {
+    return piece.is_write && piece.sent && !piece.done && reactor_.now() < undecided_until_;
 }
 
 void VolumeCore::fail_everything() {
@@ -221,14 +233,42 @@ void VolumeCore::fail_everything() {
         open.cut_bytes = open.io->length;
         if (open.pieces == 0) finish_io(open);
     }
+    fail_pieces();
+    const bool over = reactor_.now() >= undecided_until_;
+    if (over || !links_dropped_) drop_links();
+    if (!over && unfinished_ > 0) kick(undecided_until_ - reactor_.now());
+}
+
+void VolumeCore::fail_pieces() {
     for (Piece& piece : pieces_) {
-        if (piece.io != nullptr && !piece.in_channel && !piece.abort_in_channel)
+        if (piece.io == nullptr) continue;
+        const bool free = !piece.in_channel && !piece.abort_in_channel;
+        if (undecided(piece)) {
+            if (!piece.expired) ++expired_writes_;
+            piece.expired = true;
+            if (free) serve(*piece.shard);
+        } else if (free) {
             settle(piece, failed_);
+        }
     }
+}
+
+// Takes back what the channels hold. A write whose fate is open comes back to be aborted.
+void VolumeCore::drop_links() {
+    links_dropped_ = true;
     for (const auto& link : links_) {
         if (link == nullptr || link->channel == nullptr) continue;
         link->drop_wanted = true;
         serve(*link);
+    }
+}
+
+// The store refuses the session at the door: nothing of it will be applied there any more.
+void VolumeCore::fail_shard(ShardLink& link) {
+    fail_handle(Errc::fenced);
+    for (Piece& piece : pieces_) {
+        if (piece.io != nullptr && piece.shard == &link && !piece.in_channel)
+            settle(piece, Errc::fenced);
     }
 }
 
@@ -241,7 +281,14 @@ void VolumeCore::kick(runtime::Nanos delay) {
 
 void VolumeCore::on_kick() {
     if (failed_ != Errc::ok) fail_everything();
-    while (Link<OpenIo>* first = nothing_to_do_.front()) finish_io(first->owner);
+    uint32_t left = options_.depth;
+    while (Link<OpenIo>* first = nothing_to_do_.front()) {
+        if (left-- == 0) {
+            kick();
+            break;
+        }
+        finish_io(first->owner);
+    }
     complete_flushes();
     if (wants_memory_) {
         wants_memory_ = false;

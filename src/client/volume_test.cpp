@@ -234,6 +234,91 @@ TEST_F(ClientTest, OutlivesTheConductorAndStoreRestarts) {
     run(restarts(*this));
 }
 
+// The conductor's host is silent: connecting to it takes 4 s to fail. What a volume knows of its
+// shards is tried without it, and one failed attempt is enough for all who waited for it.
+Task<void> silent_conductor(ClientTest& test, runtime::Nanos down, runtime::Nanos bound) {
+    Opened opened = co_await open_volume();
+    for (uint64_t shard = 0; shard < 3; ++shard) {
+        const Errc done = co_await write(*opened.volume, shard * test_shard_bytes, pattern(512, 1));
+        EXPECT_EQ(done, Errc::ok);
+    }
+    test.sim.after(0, [&test] { test.conductor_node.power_loss(); });
+    co_await runtime::sleep_for(60 * runtime::seconds);
+    std::vector<std::unique_ptr<Observed>> ios;
+    test.sim.after(0, [&test] { test.store_node.kill(); });
+    co_await runtime::sleep_for(runtime::milliseconds);
+    for (uint64_t shard = 0; shard < 3; ++shard) {
+        auto& io = ios.emplace_back(std::make_unique<Observed>(
+            IoKind::write, shard * test_shard_bytes, pattern(4096, shard)));
+        io->watch();
+        EXPECT_TRUE(opened.volume->submit(*io).has_value());
+    }
+    co_await runtime::sleep_for(down);
+    test.sim.after(0, [&test] { test.store_node.restart(); });
+    const runtime::Nanos began = runtime::Reactor::current().now();
+    for (const auto& io : ios) {
+        while (!io->finished) co_await runtime::sleep_for(runtime::milliseconds);
+        EXPECT_EQ(io->result, Errc::ok);
+    }
+    EXPECT_LT(runtime::Reactor::current().now() - began, bound);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AStoreRestartNeedsNoAnswerOfASilentConductor) {
+    run(silent_conductor(*this, runtime::milliseconds, runtime::seconds));
+}
+TEST_F(ClientTest, regression_ShardsDoNotQueueForASilentConductor) {
+    run(silent_conductor(*this, 20 * runtime::seconds, 6 * runtime::seconds));
+}
+
+Task<void> one_call(Cluster& cluster, uint32_t& left) {
+    const auto volumes = co_await cluster.list();
+    EXPECT_FALSE(volumes.has_value());
+    --left;
+}
+Task<void> one_refresh(Volume& volume, uint32_t& left) {
+    const Status refreshed = co_await volume.refresh();
+    EXPECT_FALSE(refreshed.has_value());
+    --left;
+}
+Task<void> calls_share_an_attempt(ClientTest& test) {
+    Opened opened = co_await open_volume();
+    runtime::Reactor& reactor = runtime::Reactor::current();
+    test.sim.after(0, [&test] { test.conductor_node.power_loss(); });
+    co_await runtime::sleep_for(60 * runtime::seconds);
+    runtime::Nanos began = reactor.now();
+    uint32_t left = 10;
+    for (uint32_t i = 0; i < 10; ++i) reactor.spawn(one_refresh(*opened.volume, left));
+    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    EXPECT_LT(reactor.now() - began, 9 * runtime::seconds);
+    began = reactor.now();
+    left = 10;
+    for (uint32_t i = 0; i < 10; ++i) reactor.spawn(one_call(*opened.cluster, left));
+    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    EXPECT_LT(reactor.now() - began, 20 * runtime::seconds);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_CallsShareTheAttemptToReachTheConductor) {
+    run(calls_share_an_attempt(*this));
+}
+
+// As many calls as a connection carries are never answered: the next ones go by a new
+// connection.
+Task<void> calls_unanswered(ClientTest& test) {
+    Opened opened = co_await open_volume();
+    test.conductor.hold_calls = 16;
+    uint32_t left = 20;
+    for (uint32_t i = left; i > 0; --i)
+        runtime::Reactor::current().spawn(one_call(*opened.cluster, left));
+    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    const Status refreshed = co_await opened.volume->refresh();
+    EXPECT_TRUE(refreshed.has_value());
+    test.conductor.release_calls = true;
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AConnectionThatAnswersNothingIsMadeAgain) {
+    run(calls_unanswered(*this));
+}
+
 Task<void> stale_epoch(ClientTest& test) {
     Opened opened = co_await open_volume();
     Errc written = co_await write(*opened.volume, 0, pattern(4096, 1));
@@ -324,13 +409,29 @@ TEST_F(ClientTest, rule_R10_AbortsAWriteAtItsDeadline) {
     run(writes_time_out(*this));
 }
 
-struct Observed : TestIo {
-    using TestIo::TestIo;
-    bool finished = false;
-    void watch() {
-        complete = [](Io& io) { static_cast<Observed&>(io).finished = true; };
-    }
-};
+// The abort was not decided, and only then the write itself comes back as damaged under way: the
+// abort is asked for again.
+Task<void> bad_payload_after_deadline(ClientTest& test) {
+    Opened opened = co_await open_volume(16, runtime::seconds);
+    test.store.hold_writes = true;
+    test.store.refuse_aborts = 1;
+    test.store.refuse_payloads = 1;
+    Observed io(IoKind::write, 0, pattern(4096, 1));
+    io.watch();
+    EXPECT_TRUE(opened.volume->submit(io).has_value());
+    co_await runtime::sleep_for(2 * runtime::seconds);
+    EXPECT_EQ(test.store.aborts, 1u);
+    EXPECT_FALSE(io.finished);
+    test.store.hold_writes = false;
+    co_await runtime::sleep_for(runtime::seconds);
+    EXPECT_TRUE(io.finished);
+    EXPECT_EQ(io.result, Errc::timed_out);
+    EXPECT_EQ(test.store.aborts, 2u);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AnExpiredWriteWithABadPayloadIsAbortedAgain) {
+    run(bad_payload_after_deadline(*this));
+}
 
 // The store is gone at the deadline: nothing is reported, and overlapping writes wait, until it is
 // back and has decided.
@@ -382,6 +483,45 @@ TEST_F(ClientTest, rule_R11_AFencedHandleIsFinished) {
     run(fenced(*this));
 }
 
+// One shard refuses the session: the handle is finished, but what was sent to another one completes
+// only when that will not apply it any more. Whoever reopens may write there at once.
+Task<void> fenced_elsewhere(ClientTest& test, uint32_t refused_aborts) {
+    Opened opened = co_await open_volume();
+    for (uint64_t shard = 0; shard < 2; ++shard) {
+        const Errc done = co_await write(*opened.volume, shard * test_shard_bytes, pattern(512, 1));
+        EXPECT_EQ(done, Errc::ok);
+    }
+    runtime::sim::NetworkModel& network = test.sim.network().model();
+    network.late_extra = 2 * runtime::seconds;
+    network.late_ppm = 1'000'000;
+    Observed late(IoKind::write, test_shard_bytes, pattern(4096, 2));
+    late.watch();
+    EXPECT_TRUE(opened.volume->submit(late).has_value());
+    co_await runtime::sleep_for(runtime::milliseconds);
+    network.late_ppm = 0;
+    test.store.fenced_shard = test_volume_id << 20;
+    test.store.refuse_aborts = refused_aborts;
+    const runtime::Nanos began = runtime::Reactor::current().now();
+    const Errc done = co_await write(*opened.volume, 0, pattern(4096, 3));
+    EXPECT_EQ(done, Errc::fenced);
+    while (!late.finished) co_await runtime::sleep_for(runtime::milliseconds);
+    EXPECT_EQ(late.result, Errc::fenced);
+    EXPECT_LT(runtime::Reactor::current().now() - began, 31 * runtime::seconds);
+    const auto fresh = pattern(4096, 4);
+    std::ranges::copy(fresh, test.tray.bytes.begin() + static_cast<long>(test_shard_bytes));
+    co_await runtime::sleep_for(5 * runtime::seconds);
+    EXPECT_TRUE(std::equal(fresh.begin(), fresh.end(),
+                           test.tray.bytes.begin() + static_cast<long>(test_shard_bytes)));
+    co_await opened.close();
+}
+TEST_F(ClientTest, rule_R10_AFencedHandleKnowsTheFateOfItsWritesElsewhere) {
+    run(fenced_elsewhere(*this, 0));
+    EXPECT_EQ(store.aborts, 1u);
+}
+TEST_F(ClientTest, rule_R10_AFencedHandleDoesNotWaitForEver) {
+    run(fenced_elsewhere(*this, UINT32_MAX));
+}
+
 Task<void> flushes(ClientTest& test) {
     Opened opened = co_await open_volume();
     Io flush;
@@ -401,6 +541,36 @@ TEST_F(ClientTest, FlushWaitsForTheWritesBeforeIt) {
     run(flushes(*this));
 }
 
+struct Chain : Io {
+    Volume* volume = nullptr;
+    uint32_t completed = 0;
+    bool stop = false;
+};
+Task<void> chains(IoKind kind) {
+    Opened opened = co_await open_volume();
+    Chain chain;
+    chain.kind = kind;
+    chain.length = kind == IoKind::flush ? 0 : 1024;
+    chain.volume = opened.volume.get();
+    chain.complete = [](Io& io) {
+        auto& self = static_cast<Chain&>(io);
+        if (self.stop || ++self.completed == 100'000) return;
+        EXPECT_TRUE(self.volume->submit(self).has_value());
+    };
+    EXPECT_TRUE(opened.volume->submit(chain).has_value());
+    co_await runtime::sleep_for(1);
+    EXPECT_GT(chain.completed, 0u);
+    EXPECT_LT(chain.completed, 100u);
+    chain.stop = true;
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AChainOfFlushesLeavesTurnsToOthers) {
+    run(chains(IoKind::flush));
+}
+TEST_F(ClientTest, regression_AChainOfDiscardsOfNothingLeavesTurnsToOthers) {
+    run(chains(IoKind::discard));
+}
+
 Task<void> close_without_store(ClientTest& test) {
     Opened opened = co_await open_volume();
     test.sim.after(0, [&test] { test.store_node.kill(); });
@@ -414,6 +584,33 @@ Task<void> close_without_store(ClientTest& test) {
 }
 TEST_F(ClientTest, CloseEndsWithoutAStore) {
     run(close_without_store(*this));
+}
+
+// The store takes what is sent and answers nothing, the opening of the session first of all: reads
+// keep their deadline, and the volume can be closed.
+Task<void> silent_at_open(ClientTest& test) {
+    Opened opened = co_await open_volume(16, runtime::seconds);
+    test.store.hold_opens = test.store.hold_reads = true;
+    Observed write(IoKind::write, 0, pattern(4096, 1));
+    write.watch();
+    EXPECT_TRUE(opened.volume->submit(write).has_value());
+    co_await runtime::sleep_for(100 * runtime::milliseconds);
+    const runtime::Nanos began = runtime::Reactor::current().now();
+    TestIo read(IoKind::read, 0, std::vector<std::byte>(4096));
+    const Errc done = co_await run_io(*opened.volume, read);
+    EXPECT_EQ(done, Errc::timed_out);
+    EXPECT_TRUE(write.finished);
+    EXPECT_EQ(write.result, Errc::timed_out);
+    Observed last(IoKind::write, 0, pattern(4096, 2));
+    last.watch();
+    EXPECT_TRUE(opened.volume->submit(last).has_value());
+    co_await runtime::sleep_for(500 * runtime::milliseconds);
+    co_await opened.close();
+    EXPECT_TRUE(last.finished);
+    EXPECT_LT(runtime::Reactor::current().now() - began, 5 * runtime::seconds);
+}
+TEST_F(ClientTest, regression_AStoreThatNeverOpensTheSessionHoldsUpNothing) {
+    run(silent_at_open(*this));
 }
 
 // Splitting: pieces cover the range exactly, in order, each inside a chunk and a command, and what

@@ -1,6 +1,7 @@
 // What a shard remembers of its sessions while the store runs: the watermark below which requests
-// are refused (their answers were received; a late copy from an old connection must not run, R8),
-// fencing, and what is in flight. What must survive a restart is in the tray.
+// are refused (their answers were received; a late copy must not run, R8), fencing, and what is in
+// flight. What must survive a restart is in the tray. Late copies of refused requests are kept out
+// by the worker: a session's new connection ends its older ones (R10).
 //
 // After a restart watermarks start at zero: the copies they keep out died with their connections.
 // Thread rule: one reactor. Bounded: tray::Tray::max_sessions_per_shard plus `max_fenced`.

@@ -64,7 +64,6 @@ TEST(StoreRules, rule_r8_two_copies_in_flight_run_once) {
     Rig rig;
     rig.create();
     auto one = rig.connect();
-    auto two = rig.connect();
     Call call;
     call.length = block_bytes;
     call.request = 1;
@@ -73,10 +72,13 @@ TEST(StoreRules, rule_r8_two_copies_in_flight_run_once) {
     Errc second = Errc::timed_out;
     const uint64_t before =
         rig.store().worker(0).find_shard(Rig::shard_id)->tray().counters().writes;
+    rig.disk.inject({.kind = sim::FaultKind::slow, .operations = sim::DiskFault::on_write});
     rig.client.reactor().spawn(send_into(*one, call, first));
+    rig.simulation.run_for(10 * runtime::milliseconds);  // the disk takes 100
+    auto two = rig.connect(Rig::session, false);
     rig.client.reactor().spawn(send_into(*two, call, second));
     rig.simulation.run_for(runtime::seconds);
-    EXPECT_EQ(first, Errc::ok);
+    EXPECT_EQ(first, Errc::disconnected) << "the newer connection took its place";
     EXPECT_EQ(second, Errc::ok);
     EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id)->tray().counters().writes,
               before + 1);
@@ -216,8 +218,7 @@ TEST(StoreRules, rule_r10_abort_waits_for_a_write_in_flight) {
     for (uint64_t seed = 1; seed <= 30; ++seed) {
         Rig rig(seed);
         rig.create();
-        auto writer = rig.connect();
-        auto aborter = rig.connect();
+        auto peer = rig.connect();
         Call write;
         write.length = block_bytes;
         write.request = 1;
@@ -227,8 +228,10 @@ TEST(StoreRules, rule_r10_abort_waits_for_a_write_in_flight) {
         abort.request = 1;
         Errc written = Errc::timed_out;
         Errc aborted = Errc::timed_out;
-        rig.client.reactor().spawn(send_into(*writer, write, written));
-        rig.client.reactor().spawn(send_into(*aborter, abort, aborted));
+        const bool abort_first = seed % 2 == 0;
+        if (abort_first) rig.client.reactor().spawn(send_into(*peer, abort, aborted));
+        rig.client.reactor().spawn(send_into(*peer, write, written));
+        if (!abort_first) rig.client.reactor().spawn(send_into(*peer, abort, aborted));
         rig.simulation.run_for(runtime::seconds);
         // Both tell the same story, and the medium agrees with it.
         EXPECT_EQ(written, aborted);
@@ -236,7 +239,42 @@ TEST(StoreRules, rule_r10_abort_waits_for_a_write_in_flight) {
         if (!applied) {
             EXPECT_EQ(written, Errc::never_applied);
         }
-        EXPECT_EQ(rig.bytes(*writer, 0, block_bytes), filled(block_bytes, applied ? 0x77 : 0));
+        EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, applied ? 0x77 : 0));
+    }
+}
+
+// The tray remembers what was applied and what was voided, not what was refused: a copy that still
+// travels on the connection before must find nobody who runs it.
+TEST(StoreRules, rule_r10_a_late_copy_of_a_refused_request_never_runs) {
+    for (const bool closed : {false, true}) {
+        Rig rig;
+        rig.create();
+        auto before = rig.connect();
+        Call swap;
+        swap.opcode = Opcode::compare_and_write;
+        swap.length = block_bytes;
+        swap.request = 5;
+        swap.data = filled(block_bytes, 0xaa);
+        const Data fresh = filled(block_bytes, 0xbb);
+        swap.data.insert(swap.data.end(), fresh.begin(), fresh.end());
+        sim::NetworkModel& network = rig.simulation.network().model();
+        network.late_extra = runtime::seconds;
+        network.late_ppm = 1'000'000;
+        Errc late = Errc::ok;
+        rig.client.reactor().spawn(send_into(*before, swap, late));
+        rig.simulation.run_for(runtime::milliseconds);
+        if (closed) rig.disconnect(*before);
+        network.late_ppm = 0;
+
+        auto peer = rig.connect(Rig::session, false);
+        ASSERT_EQ(rig.call(*peer, swap), Errc::miscompare);
+        auto other = rig.connect(77);
+        ASSERT_EQ(rig.write(*other, 0, filled(block_bytes, 0xaa)), Errc::ok);
+        rig.simulation.run_for(5 * runtime::seconds);
+        EXPECT_EQ(late, Errc::disconnected);
+        EXPECT_EQ(rig.bytes(*other, 0, block_bytes), filled(block_bytes, 0xaa));
+        EXPECT_TRUE(peer->channel->connected());
+        EXPECT_TRUE(other->channel->connected());
     }
 }
 

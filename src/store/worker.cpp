@@ -55,7 +55,8 @@ Status Worker::on_hello(net::ServerChannel& channel, const wire::Hello& hello,
     if (hello.session != 0 && shard->fenced(hello.session)) {
         return fail(Errc::fenced, "the session was ended");
     }
-    auto connection = std::make_unique<Connection>();
+    if (hello.session != 0) end_older_connections(*shard, hello.session);
+    auto connection = std::make_unique<Connection>(channel);
     connection->shard = shard;
     connection->session = hello.session;
     shard->attach(hello.session);
@@ -63,6 +64,20 @@ Status Worker::on_hello(net::ServerChannel& channel, const wire::Hello& hello,
     ++connection_count_;
     channel.user = connection.release();  // until on_disconnect
     return {};
+}
+
+// R10: the tray remembers what was applied or voided, not what was refused. So before a session's
+// new connection is answered nothing more may be taken from its older ones: a late copy of a
+// request would run after the client got the refusal of the copy that it sent again. What was taken
+// already is in the shard's in-flight table, where the newer copy waits for it.
+void Worker::end_older_connections(Shard& shard, uint64_t session) {
+    for (Connection* each = connections_.front(); each != nullptr;
+         each = connections_.next(*each)) {
+        if (each->shard != &shard || each->session != session) continue;
+        shard.detach(session);
+        each->shard = nullptr;
+        each->channel.disconnect();
+    }
 }
 
 Task<void> Worker::on_command(net::ServerChannel& channel, net::Incoming incoming) {

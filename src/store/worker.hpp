@@ -110,9 +110,12 @@ class Worker final : public net::Handler {
   private:
     // What a channel's `user` points to: the shard of its handshake, found once.
     struct Connection : ListHook {
-        Shard* shard = nullptr;  // nullptr: it was deleted
+        explicit Connection(net::ServerChannel& of) : channel(of) {}
+        net::ServerChannel& channel;
+        Shard* shard = nullptr;  // nullptr: it was deleted, or the connection was replaced
         uint64_t session = 0;
     };
+    void end_older_connections(Shard& shard, uint64_t session);
 
     [[nodiscard]] MountedTray describe(const TraySlot& slot) const;
     [[nodiscard]] runtime::Task<void> drop_shard(Shard& shard);
