@@ -288,7 +288,7 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     engine_.map_.mapped().end_checkpoint();
     give_back_room();
     ++completed_;
-    engine_.estimate_state_blocks();
+    engine_.measure_state();
     co_return Status{};
 }
 

@@ -14,12 +14,10 @@ void Collector::kick() {
 
 // A generation that is deleted, not being written, and seen by at most one child.
 Generation* Collector::next() {
-    for (const auto& [id, shard] : engine_.map_.shards()) {
-        for (const auto& [snap_seq, generation] : shard->generations) {
-            if (generation->deleted && generation->writes == 0 &&
-                generation->children.size() <= 1 && !generation->uncollectable) {
-                return generation.get();
-            }
+    for (const auto& [id, generation] : engine_.map_.deleted()) {
+        if (generation->writes == 0 && generation->children.size() <= 1 &&
+            !generation->uncollectable) {
+            return generation;
         }
     }
     return nullptr;
@@ -67,7 +65,6 @@ Task<Status> Collector::collect(Generation& generation) {
             co_await runtime::yield();
         }
     }
-    engine_.estimate_state_blocks();
     // Its blocks come back with the next checkpoint; hurry when they are missed.
     if (engine_.held_.checkpoint_blocks() > engine_.allocator_.free_blocks() / 4) {
         engine_.checkpointer_.request();

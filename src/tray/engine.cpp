@@ -26,7 +26,7 @@ Engine::~Engine() = default;
 Task<Status> Engine::mount() {
     Replay replay(*this, Replay::Purpose::mount);
     PF_CO_TRY(co_await replay.run());
-    estimate_state_blocks();
+    measure_state();
     // T1: the outcome of the replay becomes durable before anything is served.
     PF_CO_TRY(co_await checkpointer_.run_at_mount(replay.next_sequence(), replay.last_crc()));
     const LogWriter::Start start{root_.incarnation, root_.log_start, root_.log_previous,
@@ -75,13 +75,13 @@ uint64_t Engine::slack_blocks() const {
 uint64_t Engine::metadata_need() const {
     const Directory& directory = map_.directory();
     return directory.dirty_tables() + directory.dirty_pages() + map_.mapped().stored_blocks() +
-           state_blocks_;
+           state_blocks();
 }
 
 uint64_t Engine::metadata_of_all() const {
     const Directory& directory = map_.directory();
     return directory.versions() + directory.page_count() + map_.mapped().stored_blocks() +
-           state_blocks_;
+           state_blocks();
 }
 
 bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
@@ -117,13 +117,18 @@ Task<Status> Engine::load(ChunkVersion& version) {
     co_return loaded;
 }
 
-void Engine::estimate_state_blocks() {
-    uint64_t bytes = 0;
+void Engine::measure_state() {
+    state_bytes_ = 0;
     for (const auto& [id, shard] : map_.shards()) {
-        bytes += 128 + shard->generations.size() * 40 + shard->sessions.all().size() * 288;
+        state_bytes_ += shard_state_bytes + shard->generations.size() * generation_state_bytes +
+                        shard->sessions.all().size() * session_state_bytes;
     }
+}
+
+uint64_t Engine::state_blocks() const {
     const uint64_t pages = map_.directory().page_count();
-    state_blocks_ = bytes / (meta_payload_bytes - 288) + pages / links_per_index_block + 3;
+    return state_bytes_ / (meta_payload_bytes - session_state_bytes) +
+           pages / links_per_index_block + 3;
 }
 
 void Engine::give_back(Extent extent) {

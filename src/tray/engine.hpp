@@ -77,6 +77,10 @@ class Engine final : private LogWriter::Client {
 
     // A write may dirty a table and its directory page: room for both comes with its reservation.
     static constexpr uint32_t metadata_per_write = 2;
+    // Bounds of the records of a checkpoint's state.
+    static constexpr uint64_t shard_state_bytes = 128;
+    static constexpr uint64_t generation_state_bytes = 40;
+    static constexpr uint64_t session_state_bytes = 288;
 
     runtime::Task<Status> log_control(Record record);
     [[nodiscard]] Status check_new_generation(GenerationId id, GenerationId parent,
@@ -89,7 +93,10 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] uint64_t metadata_of_all() const;
     [[nodiscard]] bool has_room(uint64_t blocks, uint64_t kept) const;
     [[nodiscard]] uint64_t slack_blocks() const;
-    void estimate_state_blocks();
+    // Of the state that the next checkpoint writes; what only grew since the last one is added up.
+    [[nodiscard]] uint64_t state_blocks() const;
+    void measure_state();
+    [[nodiscard]] static uint64_t growth_of(const Record& record);
     // T11: directory entries are in memory, so their number has a limit.
     [[nodiscard]] uint64_t max_tables() const;
     [[nodiscard]] bool makes_table(const Shard& shard, uint32_t block, WriteKind kind) const;
@@ -139,7 +146,7 @@ class Engine final : private LogWriter::Client {
     uint64_t reserved_ = 0;
     uint64_t blocks_in_flight_ = 0;  // allocated by write(), not yet committed
     uint64_t metadata_blocks_ = 0;
-    uint64_t state_blocks_ = 0;        // estimate for the next checkpoint
+    uint64_t state_bytes_ = 0;         // estimate for the next checkpoint
     uint64_t operations_ = 0;          // calls under way
     uint64_t metadata_in_flight_ = 0;  // room of writes between write() and commit()
 

@@ -23,6 +23,16 @@ struct Engine::ControlItem : LogItem {
     void await_resume() const noexcept {}
 };
 
+uint64_t Engine::growth_of(const Record& record) {
+    if (const auto* shard = std::get_if<ShardRecord>(&record)) {
+        const bool made = shard->type == RecordType::create_shard;
+        return made ? shard_state_bytes + generation_state_bytes : 0;
+    }
+    if (const auto* session = std::get_if<SessionRecord>(&record))
+        return session->type == RecordType::open_session ? session_state_bytes : 0;
+    return generation_state_bytes;
+}
+
 Task<Status> Engine::log_control(Record record) {
     if (failed_) co_return fail(Errc::io_error);
     ControlItem item;
@@ -56,7 +66,7 @@ Task<Status> Engine::log_control(Record record) {
     co_await item;
     end_operation();
     if (!item.ok) co_return fail(Errc::io_error);
-    estimate_state_blocks();
+    state_bytes_ += growth_of(record);
     co_return std::move(item.applied);
 }
 
@@ -111,7 +121,7 @@ Status apply_control(Map& map, const Record& record) {
             Generation* generation = map.find_generation(change->id);
             if (generation == nullptr) return misfit("unknown generation");
             if (is_head(*generation)) return misfit("the generation is a head");
-            generation->deleted = true;
+            map.mark_deleted(*generation);
             return {};
         }
         Shard* shard = map.find_any(change->id.shard);

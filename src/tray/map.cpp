@@ -70,7 +70,12 @@ void Map::mark_shard_deleted(Shard& shard) {
     shard.deleted = true;
     shard.head = nullptr;
     heads_changed_ = true;
-    for (auto& [snap_seq, generation] : shard.generations) generation->deleted = true;
+    for (auto& [snap_seq, generation] : shard.generations) mark_deleted(*generation);
+}
+
+void Map::mark_deleted(Generation& generation) {
+    generation.deleted = true;
+    deleted_.emplace(generation.id, &generation);
 }
 
 void Map::drop_generation(Generation& generation) {
@@ -83,6 +88,7 @@ void Map::drop_generation(Generation& generation) {
         child->parent = parent;
         if (parent != nullptr) parent->children.push_back(child);
     }
+    deleted_.erase(generation.id);
     Shard& shard = *generation.shard;
     shard.generations.erase(generation.id.snap_seq);
     if (shard.deleted && shard.generations.empty()) {

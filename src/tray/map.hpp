@@ -89,6 +89,9 @@ class Map {
     Generation& create_generation(Shard& shard, SnapSeq snap_seq, Generation* parent);
     void make_head(Shard& shard, Generation& generation);
     void mark_shard_deleted(Shard& shard);
+    void mark_deleted(Generation& generation);
+    // Until they are dropped.
+    [[nodiscard]] const std::map<GenerationId, Generation*>& deleted() const { return deleted_; }
     // Detaches a generation without tables and with at most one child; drops its shard with it when
     // that is deleted and empty.
     void drop_generation(Generation& generation);
@@ -158,6 +161,7 @@ class Map {
     Directory directory_;
     MappedBlocks mapped_;
     std::map<ShardId, std::unique_ptr<Shard>> shards_;
+    std::map<GenerationId, Generation*> deleted_;
     Shard* last_found_ = nullptr;
     std::vector<Superseded> superseded_;
     ChunkVersion* cloned_ = nullptr;

@@ -139,7 +139,7 @@ Status Replay::restore_state(const StateRecord& record) {
             return fail(Errc::corrupt, "state record: a generation does not fit its shard");
         }
         Generation& made = map.create_generation(*shard, generation->id.snap_seq, nullptr);
-        made.deleted = generation->deleted;
+        if (generation->deleted) map.mark_deleted(made);
         map.add_own_blocks(made, static_cast<int64_t>(generation->own_blocks));
         generations_.push_back(*generation);
         return {};
