@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 cmake --preset planted >/dev/null
 cmake --build build/planted --target crash_states disk_faults sim_run sim_sweep store_test client_test \
-    rules_test tray_model_test tray_test
+    rules_test tray_model_test tray_test tray_sweep_test
 bin=build/planted/tests/sim
 
 # In order of cost. Each ends with 0 when it found nothing.
@@ -15,7 +15,8 @@ general=("lying disks|$bin/disk_faults --runs=1200"
          "crash states|$bin/crash_states --states=100000"
          "tray model|build/planted/src/tray/tray_model_test"
          "whole cluster|$bin/sim_run --seeds=100"
-         "failure sweep|$bin/sim_sweep")
+         "failure sweep|$bin/sim_sweep"
+         "tray sweep|$bin/tray_sweep_test")
 rules=("tray rules|$bin/rules_test"
        "store rules|build/planted/src/store/store_test"
        "client rules|build/planted/src/client/client_test"

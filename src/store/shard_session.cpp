@@ -1,5 +1,4 @@
 // Sessions and aborts of a shard (R8, R10).
-#include "base/planted.hpp"
 #include "store/shard.hpp"
 
 namespace pf::pfs {
@@ -112,7 +111,6 @@ Task<Errc> Shard::void_request(uint64_t session, const wire::Command& command) {
     if (sessions_.fenced(session)) co_return Errc::fenced;
     // Evicted or never opened: what it did is not known, and nothing more of it will be applied.
     if (known == tray::RequestState::unknown_session) co_return Errc::unknown_session;
-    if (planted("abort_forgotten")) co_return Errc::never_applied;
     Task<Status> voiding = tray_.void_request(state_.shard, name);
     const Status voided = co_await voiding;
     if (!voided) co_return voided.error().code;

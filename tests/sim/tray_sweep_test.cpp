@@ -100,7 +100,7 @@ std::string run(uint64_t seed, uint64_t n, bool power_loss, bool& reached) {
 }
 
 TEST(TraySweep, every_failing_disk_operation) {
-    for (uint64_t seed = 1; seed <= 4; ++seed) {
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
         bool reached = true;
         uint64_t n = 1;
         for (; reached; ++n) {

@@ -46,6 +46,11 @@ void SimDisk::submit(SimReactor& reactor, DiskOp& op) {
             slot.error = scripted;
             slot.faulty = false;
         }
+        // Flushes reach the medium in the order they began. So what this one loses may be lost long
+        // before it says so, and before a later one succeeds.
+        const bool fails = op.kind == DiskOp::Kind::flush && slot.error != 0;
+        if (fails && !earlier_flush_in_flight(slot) && simulation_.rng().below(2) == 0)
+            fail_flush(slot);
     }
     simulation_.trace(TraceKind::disk_submit, id_, op.offset, op.length);
     if (slot.data && simulation_.options().trace_contents) {
@@ -230,12 +235,23 @@ void SimDisk::trim_cache() {
     }
 }
 
+bool SimDisk::earlier_flush_in_flight(const InFlight& slot) const {
+    return std::ranges::any_of(slots_, [&](const InFlight& other) {
+        return other.used && &other != &slot && other.kind == DiskOp::Kind::flush;
+    });
+}
+
+void SimDisk::fail_flush(const InFlight& slot) {
+    for (UnflushedWrite& write : unflushed_) {
+        if (write.sequence < slot.completed_before) write.stuck = true;
+    }
+}
+
 void SimDisk::complete_flush(InFlight& slot) {
+    if (slot.error != 0) return fail_flush(slot);
     std::deque<UnflushedWrite> kept;
     for (UnflushedWrite& write : unflushed_) {
-        const bool covered = write.sequence < slot.completed_before;
-        if (covered && slot.error != 0) write.stuck = true;
-        if (covered && !write.stuck) {
+        if (write.sequence < slot.completed_before && !write.stuck) {
             durable_.apply(*write.data);
             unflushed_bytes_ -= write.data->length;
         } else {

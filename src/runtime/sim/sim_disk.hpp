@@ -124,6 +124,8 @@ class SimDisk final : public EventSink {
 
     void complete_read(InFlight& slot);
     void complete_write(InFlight& slot);
+    [[nodiscard]] bool earlier_flush_in_flight(const InFlight& slot) const;
+    void fail_flush(const InFlight& slot);
     void complete_flush(InFlight& slot);
     void cache_write(std::shared_ptr<const WriteData> data);
     void write_through(const WriteData& data);
