@@ -174,6 +174,10 @@ Status Store::save_trays() {
 }
 
 Task<void> Store::answer_rpc(net::ServerChannel& channel, net::Incoming incoming) {
+    if (!incoming.payload_ok) {  // T13: it may say anything, with a flipped bit
+        net::rpc_reply(channel, incoming.command, fail(Errc::bad_payload));
+        co_return;
+    }
     Task<Result<std::string>> running = run_rpc(std::string(net::rpc_request(incoming)));
     Result<std::string> result = co_await running;
     net::rpc_reply(channel, incoming.command, std::move(result));

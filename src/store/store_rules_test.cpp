@@ -258,6 +258,29 @@ TEST(StoreRules, rule_t13_bytes_that_changed_on_the_way_are_refused_and_resent) 
     EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(2 * block_bytes, 0x33));
 }
 
+// A control call that was damaged on its way must not delete another shard than was meant.
+TEST(StoreRules, rule_t13_an_rpc_that_was_damaged_on_the_way_is_not_run) {
+    Rig rig;
+    rig.create();
+    Peer conductor;
+    ASSERT_EQ(rig.try_connect(conductor, false), Errc::ok);
+    pureflash::v1::RpcRequest request;
+    request.mutable_delete_shards()->add_shard_ids(Rig::shard_id);
+    const std::string text = request.SerializeAsString();
+    Data answer;
+    Call call;
+    call.opcode = Opcode::rpc;
+    call.length = static_cast<uint32_t>(text.size());
+    call.data.assign(as_bytes(text).begin(), as_bytes(text).end());
+    call.into = &answer;
+    call.damaged = true;
+    EXPECT_EQ(rig.call(conductor, call), Errc::bad_payload);
+    EXPECT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    call.damaged = false;
+    EXPECT_EQ(rig.call(conductor, call), Errc::ok);
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+}
+
 // --- T14: below a block ---
 
 TEST(StoreRules, rule_t14_unaligned_writes_and_zeroes_match_a_model) {
