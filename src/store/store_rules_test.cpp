@@ -122,6 +122,92 @@ TEST(StoreRules, rule_r8_dead_sessions_make_room_and_live_ones_stay) {
     EXPECT_EQ(rig.try_connect(evicted, false), Errc::fenced);
 }
 
+// The table of a shard is full of sessions whose clients are gone, opened after that of `live`.
+std::unique_ptr<Peer> fill_session_table(Rig& rig) {
+    auto live = rig.connect(1000);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 1), 1), Errc::ok);
+    for (uint64_t i = 1; i < tray::Tray::max_sessions_per_shard; ++i) {
+        auto dead = rig.connect(i);
+        rig.disconnect(*dead);
+    }
+    return live;
+}
+std::unique_ptr<Peer> newcomer(uint64_t session) {
+    auto peer = std::make_unique<Peer>();
+    peer->session = session;
+    peer->shard = Rig::shard_id;
+    return peer;
+}
+
+TEST(StoreRules, rule_r8_the_session_that_left_first_makes_room_not_the_oldest) {
+    Rig rig;
+    rig.create();
+    auto live = fill_session_table(rig);
+    rig.disconnect(*live);  // for a moment
+    EXPECT_EQ(rig.try_connect(*newcomer(2000)), Errc::ok);
+    live = rig.connect(1000, false);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 3), 2), Errc::ok);
+    EXPECT_EQ(rig.try_connect(*newcomer(1), false), Errc::fenced);
+}
+
+// Right after its start a store cannot tell the sessions of the dead from those whose clients are
+// on their way back.
+TEST(StoreRules, rule_r8_a_restart_evicts_no_session_before_its_client_could_come_back) {
+    Rig rig;
+    rig.create();
+    auto live = fill_session_table(rig);
+    rig.restart();
+    EXPECT_EQ(rig.try_connect(*newcomer(2000)), Errc::busy);
+    rig.simulation.run_for(5 * runtime::seconds);
+    live = rig.connect(1000, false);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 3), 2), Errc::ok);
+    rig.disconnect(*live);
+    rig.simulation.run_for(30 * runtime::seconds);
+    EXPECT_EQ(rig.try_connect(*newcomer(2000)), Errc::ok);
+    live = rig.connect(1000, false);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 4), 3), Errc::ok);
+}
+
+// Sessions of a replaced writer can never write again: they make room at once, and first.
+TEST(StoreRules, rule_r8_sessions_of_an_older_writer_token_make_room_first) {
+    Rig rig;
+    rig.create();
+    fill_session_table(rig);
+    rig.restart();
+    ASSERT_TRUE(rig.on_server(rig.apply(1, 8)));
+    auto writer = newcomer(2000);
+    writer->token = 8;
+    ASSERT_EQ(rig.try_connect(*writer), Errc::ok);
+    rig.disconnect(*writer);
+    for (uint64_t i = 1; i < tray::Tray::max_sessions_per_shard; ++i) {
+        auto other = newcomer(3000 + i);
+        other->token = 8;
+        ASSERT_EQ(rig.try_connect(*other), Errc::ok);
+    }
+    writer = newcomer(2000);
+    writer->token = 8;
+    ASSERT_EQ(rig.try_connect(*writer, false), Errc::ok);
+    EXPECT_EQ(rig.write(*writer, 0, filled(block_bytes, 3), 1), Errc::ok);
+}
+
+TEST(StoreRules, rule_r8_two_that_open_at_once_do_not_fight_for_one_place) {
+    Rig rig;
+    rig.create();
+    const auto live = fill_session_table(rig);
+    std::vector<std::unique_ptr<Peer>> peers;
+    std::vector<Errc> status(4, Errc::timed_out);
+    std::vector<Data> answers(4);
+    for (uint64_t i = 0; i < 4; ++i) peers.push_back(rig.connect(2000 + i, false));
+    for (size_t i = 0; i < 4; ++i) {
+        Call open;
+        open.opcode = Opcode::open_session;
+        open.into = &answers[i];
+        rig.client.reactor().spawn(send_into(*peers[i], open, status[i]));
+    }
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(status, std::vector<Errc>(4, Errc::ok));
+}
+
 // --- R9: a numbered write cannot fail ---
 
 TEST(StoreRules, rule_r9_refusals_take_no_number) {
