@@ -71,10 +71,12 @@ Task<Status> Store::delete_shard(tray::ShardId id) {
     const auto known = shards_.find(id);
     if (known == shards_.end()) co_return Status{};  // gone already
     Worker& worker = *known->second.worker;
-    shards_.erase(known);
-    Task<Status> deleting = call_on(worker.reactor(), [&] { return worker.delete_shard(id); });
-    const Status deleted = co_await deleting;
-    co_return deleted;
+    const Uuid tray = known->second.tray;
+    Task<Status> deleting =
+        call_on(worker.reactor(), [&] { return worker.delete_shard(tray, id); });
+    PF_CO_TRY(co_await deleting);
+    shards_.erase(id);  // not before: told again, it must not be called gone while it is not
+    co_return Status{};
 }
 
 Task<Status> Store::fence_session(tray::ShardId id, uint64_t session) {

@@ -344,6 +344,16 @@ TEST(StoreRules, rule_t13_bytes_that_changed_on_the_way_are_refused_and_resent) 
     EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(2 * block_bytes, 0x33));
 }
 
+Call rpc_call(const pureflash::v1::RpcRequest& request, Data& answer) {
+    const std::string text = request.SerializeAsString();
+    Call call;
+    call.opcode = Opcode::rpc;
+    call.length = static_cast<uint32_t>(text.size());
+    call.data.assign(as_bytes(text).begin(), as_bytes(text).end());
+    call.into = &answer;
+    return call;
+}
+
 // A control call that was damaged on its way must not delete another shard than was meant.
 TEST(StoreRules, rule_t13_an_rpc_that_was_damaged_on_the_way_is_not_run) {
     Rig rig;
@@ -352,13 +362,8 @@ TEST(StoreRules, rule_t13_an_rpc_that_was_damaged_on_the_way_is_not_run) {
     ASSERT_EQ(rig.try_connect(conductor, false), Errc::ok);
     pureflash::v1::RpcRequest request;
     request.mutable_delete_shards()->add_shard_ids(Rig::shard_id);
-    const std::string text = request.SerializeAsString();
     Data answer;
-    Call call;
-    call.opcode = Opcode::rpc;
-    call.length = static_cast<uint32_t>(text.size());
-    call.data.assign(as_bytes(text).begin(), as_bytes(text).end());
-    call.into = &answer;
+    Call call = rpc_call(request, answer);
     call.damaged = true;
     EXPECT_EQ(rig.call(conductor, call), Errc::bad_payload);
     EXPECT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
@@ -521,6 +526,23 @@ TEST(StoreRules, rule_t14_a_rotten_old_block_is_not_merged) {
     // A whole block needs nothing of the old one.
     EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 2)), Errc::ok);
     EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 2));
+}
+
+// --- control calls ---
+
+TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
+    Rig rig;
+    rig.create();
+    rig.disk.inject({.operations = sim::DiskFault::on_write, .count = sim::DiskFault::forever});
+    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id))) << "told again";
+    rig.disk.clear_faults();
+    rig.restart();
+    ASSERT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    rig.restart();
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
 }
 
 // T7: part of the log that the shard's writes rest on is gone. Over the wire it answers one clear
