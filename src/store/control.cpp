@@ -103,6 +103,15 @@ Task<Result<uint32_t>> Store::accept_loss(v1::AcceptLossRequest request) {
 }
 
 Task<Result<v1::Tray>> Store::add_tray(v1::AddTrayRequest request) {
+    Task<void> locking = control_.lock();
+    co_await locking;
+    const ControlUnlock unlock(control_);
+    Task<Result<v1::Tray>> adding = add_tray_locked(std::move(request));
+    Result<v1::Tray> added = co_await adding;
+    co_return added;
+}
+
+Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
     if (membership_.cluster.is_zero()) {
         co_return fail(Errc::unavailable, "this store has not joined a cluster yet; try again");
     }
@@ -234,7 +243,7 @@ Task<Result<v1::RpcReply>> Store::dispatch(v1::RpcRequest request) {
             break;
         }
         case v1::RpcRequest::kAddTray: {
-            Task<Result<v1::Tray>> adding = add_tray(request.add_tray());
+            Task<Result<v1::Tray>> adding = add_tray_locked(request.add_tray());
             PF_CO_TRY_ASSIGN(*reply.mutable_tray(), co_await adding);
             break;
         }

@@ -77,7 +77,7 @@ class Store final : public net::Handler, public LinkOwner {
     // Why the store is not healthy; empty if it is.
     [[nodiscard]] runtime::Task<std::string> problem() const;
 
-    // --- control (also reached by RPC) ---
+    // --- control, one call at a time: RPCs hold the lock while they run these ---
     [[nodiscard]] runtime::Task<Status> apply_shard(pureflash::v1::ApplyShard request);
     [[nodiscard]] runtime::Task<Status> delete_shard(tray::ShardId id);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);
@@ -86,6 +86,7 @@ class Store final : public net::Handler, public LinkOwner {
         pureflash::v1::AcceptLossRequest request);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray(
         pureflash::v1::AddTrayRequest request);
+    // This one takes the lock itself: for the process, which adds trays while RPCs come in already.
     [[nodiscard]] runtime::Task<Status> remove_tray(pureflash::v1::RemoveTrayRequest request);
 
     // --- net::Handler: routes every connection, serves those that name no shard ---
@@ -124,6 +125,8 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] Assignment* find_path(const std::string& path);
     [[nodiscard]] runtime::Task<Status> forget_tray(Assignment& at, bool force);
     [[nodiscard]] runtime::Task<Result<std::string>> run_rpc(std::string request);
+    [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray_locked(
+        pureflash::v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<void> answer_rpc(net::ServerChannel& channel,
                                                  net::Incoming incoming);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::RpcReply>> dispatch(

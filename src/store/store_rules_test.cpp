@@ -545,6 +545,28 @@ TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
     EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
 }
 
+Task<void> add_tray(Store& store, std::string path) {
+    pureflash::v1::AddTrayRequest request;
+    request.set_path(path);
+    Task<Result<pureflash::v1::Tray>> adding = store.add_tray(request);
+    const Result<pureflash::v1::Tray> added = co_await adding;
+    EXPECT_TRUE(added.has_value());
+}
+
+TEST(StoreControl, trays_added_at_once_are_both_known) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+        Rig rig(seed);
+        rig.server.add_disk("disk1", {.size_bytes = uint64_t{64} << 20});
+        rig.trays = {{"disk0", {}}};  // blank: known, and not mounted
+        rig.restart();
+        rig.server.reactor().spawn(add_tray(rig.store(), "disk0"));
+        rig.server.reactor().spawn(add_tray(rig.store(), "disk1"));
+        rig.simulation.run_for(10 * runtime::seconds);
+        ASSERT_EQ(rig.trays.size(), 2U);
+        for (const TrayPlace& place : rig.trays) EXPECT_FALSE(place.id.is_zero()) << place.path;
+    }
+}
+
 // T7: part of the log that the shard's writes rest on is gone. Over the wire it answers one clear
 // status, an abort still gets its answer, and after the operator's word it serves what is left.
 TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_accepted) {
