@@ -189,9 +189,21 @@ Task<void> Store::answer_rpc(net::ServerChannel& channel, net::Incoming incoming
         net::rpc_reply(channel, incoming.command, fail(Errc::bad_payload));
         co_return;
     }
+    if (rpcs_ == max_rpcs) {
+        net::rpc_reply(channel, incoming.command,
+                       fail(Errc::busy, "too many calls wait for this store; try again"));
+        co_return;
+    }
     Task<Result<std::string>> running = run_rpc(std::string(net::rpc_request(incoming)));
+    const wire::Command command = incoming.command;
+    {
+        // The buffers that I/O needs are not for calls that wait in line.
+        const net::Incoming read = std::move(incoming);
+    }
+    ++rpcs_;
     Result<std::string> result = co_await running;
-    net::rpc_reply(channel, incoming.command, std::move(result));
+    --rpcs_;
+    net::rpc_reply(channel, command, std::move(result));
 }
 
 Task<Result<std::string>> Store::run_rpc(std::string bytes) {

@@ -55,6 +55,8 @@ class ControlUnlock {
 
 class Store final : public net::Handler, public LinkOwner {
   public:
+    static constexpr uint32_t max_rpcs = 32;  // running and waiting in line; more are told `busy`
+
     // Mounts the trays and listens. Fails only if the port cannot be listened on.
     [[nodiscard]] static runtime::Task<Result<std::unique_ptr<Store>>> start(runtime::Reactor& home,
                                                                              StoreOptions options);
@@ -141,6 +143,7 @@ class Store final : public net::Handler, public LinkOwner {
     std::vector<Assignment> trays_;
     std::map<tray::ShardId, Location> shards_;
     runtime::Mutex control_;  // one control call at a time
+    uint32_t rpcs_ = 0;       // that wait for it, or run
     runtime::Nanos last_heartbeat_at_ = 0;
     std::unique_ptr<net::Server> server_;
     std::unique_ptr<ConductorLink> link_;

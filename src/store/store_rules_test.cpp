@@ -545,6 +545,34 @@ TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
     EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
 }
 
+// Large ones, more than there is memory for, while the first of them waits for the disk.
+TEST(StoreControl, waiting_rpcs_are_bounded_and_hold_no_buffers) {
+    Rig rig;
+    rig.create();
+    rig.connect();  // its session is what is fenced, once
+    Peer conductor;
+    ASSERT_EQ(rig.try_connect(conductor, false), Errc::ok);
+    const size_t free_before = rig.server.reactor().buffers().free_bytes();
+    rig.disk.inject({.kind = sim::FaultKind::slow,
+                     .operations = sim::DiskFault::on_write,
+                     .slow_extra = 2 * runtime::seconds});
+    pureflash::v1::RpcRequest request;
+    request.mutable_fence_session()->set_session(Rig::session);
+    request.mutable_fence_session()->add_shard_ids(Rig::shard_id);
+    for (uint64_t id = 0; id < 100'000; ++id) request.mutable_fence_session()->add_shard_ids(12);
+    constexpr size_t calls = 60;
+    std::vector<Errc> status(calls, Errc::timed_out);
+    std::vector<Data> answers(calls);
+    for (size_t i = 0; i < calls; ++i) {
+        rig.client.reactor().spawn(send_into(conductor, rpc_call(request, answers[i]), status[i]));
+    }
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(rig.server.reactor().buffers().free_bytes(), free_before);
+    EXPECT_EQ(std::ranges::count(status, Errc::busy), calls - Store::max_rpcs);
+    rig.simulation.run_for(5 * runtime::seconds);
+    EXPECT_EQ(std::ranges::count(status, Errc::ok), Store::max_rpcs);
+}
+
 Task<void> add_tray(Store& store, std::string path) {
     pureflash::v1::AddTrayRequest request;
     request.set_path(path);
