@@ -107,7 +107,7 @@ Task<Status> Shard::apply(tray::ShardState state) {
         co_return fail(Errc::invalid_argument, "a shard never shrinks");
     }
     state.snap_seq = state_.snap_seq;  // generations have messages of their own
-    state.damaged = state_.damaged;
+    state.damaged = state_.damaged;    // the tray keeps its own
     const bool same = state.epoch == state_.epoch && state.blocks == state_.blocks &&
                       state.writer_token == state_.writer_token;
     if (same) co_return Status{};  // told again
@@ -121,6 +121,7 @@ Task<Status> Shard::apply(tray::ShardState state) {
             sessions_.forget_who_left();
             evicts_from_ = 0;
         }
+        state.damaged = state_.damaged;  // as it is now: a loss may have been accepted meanwhile
         state_ = state;
         sessions_.remove_if([&](const Session& session) {
             const tray::RequestName any{session.id, UINT64_MAX, UINT64_MAX};

@@ -86,9 +86,9 @@ class Store final : public net::Handler, public LinkOwner {
     // Returns how many shards had a loss to accept (T7).
     [[nodiscard]] runtime::Task<Result<uint32_t>> accept_loss(
         pureflash::v1::AcceptLossRequest request);
+    // This one takes the lock itself: for the process, which adds trays while RPCs come in already.
     [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray(
         pureflash::v1::AddTrayRequest request);
-    // This one takes the lock itself: for the process, which adds trays while RPCs come in already.
     [[nodiscard]] runtime::Task<Status> remove_tray(pureflash::v1::RemoveTrayRequest request);
 
     // --- net::Handler: routes every connection, serves those that name no shard ---
@@ -125,10 +125,10 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] Worker& least_loaded() const;
     [[nodiscard]] Assignment* find_tray(const Uuid& id);
     [[nodiscard]] Assignment* find_path(const std::string& path);
-    [[nodiscard]] runtime::Task<Status> forget_tray(Assignment& at, bool force);
-    [[nodiscard]] runtime::Task<Result<std::string>> run_rpc(std::string request);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray_locked(
         pureflash::v1::AddTrayRequest request);
+    [[nodiscard]] runtime::Task<Status> forget_tray(Assignment& at, bool force);
+    [[nodiscard]] runtime::Task<Result<std::string>> run_rpc(std::string request);
     [[nodiscard]] runtime::Task<void> answer_rpc(net::ServerChannel& channel,
                                                  net::Incoming incoming);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::RpcReply>> dispatch(

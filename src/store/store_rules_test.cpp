@@ -595,6 +595,26 @@ TEST(StoreControl, trays_added_at_once_are_both_known) {
     }
 }
 
+TEST(StoreControl, a_loss_accepted_while_the_shard_is_told_its_state_stays_accepted) {
+    Rig rig;
+    rig.create();
+    ASSERT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    rig.lost_before = true;
+    ASSERT_TRUE(rig.on_server(rig.apply(1, 7)));
+    Shard* shard = rig.store().worker(0).find_shard(Rig::shard_id);
+    ASSERT_TRUE(shard->state().damaged);
+    tray::ShardState state = shard->state();
+    state.epoch = 2;
+    rig.server.reactor().spawn([](Shard& of) -> Task<void> {
+        Task<Status> accepting = of.accept_loss();
+        EXPECT_TRUE(co_await accepting);
+    }(*shard));
+    EXPECT_TRUE(rig.on_server(shard->apply(state)));
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(shard->state().epoch, 2U);
+    EXPECT_FALSE(shard->state().damaged);
+}
+
 // T7: part of the log that the shard's writes rest on is gone. Over the wire it answers one clear
 // status, an abort still gets its answer, and after the operator's word it serves what is left.
 TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_accepted) {
