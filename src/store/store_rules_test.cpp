@@ -537,8 +537,7 @@ TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
     EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
     EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id))) << "told again";
     rig.disk.clear_faults();
-    rig.restart();
-    ASSERT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    rig.restart();  // it may be back: a write that failed may have reached the medium or not
     EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
     EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
     rig.restart();
