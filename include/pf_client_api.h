@@ -60,6 +60,7 @@ PFBD_API int pf_query_volume_info(const char* volume_name, const char* cfg_filen
                                   const char* snap_name, int lib_ver,
                                   struct PfClientVolumeInfo* volume);
 PFBD_API uint64_t pf_get_volume_size(struct PfClientVolume* volume);
+/* Waits for I/O in flight. Inside a callback it does nothing: close from elsewhere. */
 PFBD_API void pf_close_volume(struct PfClientVolume* volume);
 PFBD_API const char* show_ver(void);
 

@@ -4,7 +4,7 @@
  * It has either a thread of its own (callbacks come from that thread; every function may be called
  * from any thread), or runs on the caller's thread (PFBD_CALLER_THREAD: every function of the
  * context and its volumes is called from that one thread, and callbacks come from inside pfbd_poll
- * only: no thread hop per I/O).
+ * and the functions that wait, which poll: no thread hop per I/O).
  *
  * Durability: a write that was completed with 0 is on stable media of every in-sync replica; flush
  * has nothing left to do. Atomicity: a write of up to 1 MiB inside one aligned 2 MiB range is all
@@ -20,8 +20,9 @@
  * not answer for 30 s after that the outcome is not known), -ECANCELED miscompare of
  * compare-and-write, -ESHUTDOWN the handle was closed before the outcome was known.
  *
- * From inside a callback only the asynchronous functions may be called; the ones that wait return
- * -EDEADLK there.
+ * From inside a callback the asynchronous functions and pfbd_get_info may be called. The ones that
+ * wait for the cluster, and pfbd_poll, return -EDEADLK there and do nothing; pfbd_context_destroy,
+ * which has nothing to return, does nothing either.
  */
 #ifndef PFBD_H
 #define PFBD_H
@@ -78,7 +79,8 @@ PFBD_API const char* pfbd_version(void);
 PFBD_API const char* pfbd_error_text(void);
 
 PFBD_API int pfbd_context_create(const pfbd_options* options, pfbd_context** context);
-PFBD_API void pfbd_context_destroy(pfbd_context* context); /* volumes are closed first */
+/* Volumes are closed first. Not from inside a callback: see above. */
+PFBD_API void pfbd_context_destroy(pfbd_context* context);
 
 /* Caller-thread contexts. Runs what is ready, waiting up to timeout_us (0: do not wait, -1: until
  * something happens). Returns the number of callbacks made. */

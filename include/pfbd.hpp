@@ -6,8 +6,8 @@
 //     int status = co_await volume.write(buffer, length, offset);   // in any coroutine of yours
 //
 // An awaiting coroutine is resumed from the callback: on the context's own thread, or inside
-// poll() of a caller-thread context. Memory stays valid until then. Each await gives 0 or a
-// negative errno; -EAGAIN when `depth` I/Os are in flight already.
+// poll() and the functions that wait of a caller-thread context. Memory stays valid until then.
+// Each await gives 0 or a negative errno; -EAGAIN when `depth` I/Os are in flight already.
 //
 // Constructors and the functions that wait (open, administration) throw pfbd::Error; everything
 // awaited gives a status instead.
@@ -59,7 +59,7 @@ class Context {
         std::swap(context_, other.context_);
         return *this;
     }
-    // Closes the volumes that are still open.
+    // Closes the volumes that are still open; not from inside a callback or a resumed coroutine.
     ~Context() {
         if (context_ != nullptr) pfbd_context_destroy(context_);
     }

@@ -10,6 +10,7 @@
 #include <optional>
 #include <set>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "client/volume.hpp"
@@ -45,7 +46,7 @@ struct pfbd_context {
     std::unique_ptr<pf::client::Cluster> cluster;
     std::thread::id reactor_thread;
     uint32_t depth = 0;
-    bool in_poll = false;
+    bool in_poll = false;  // the reactor runs on the caller's thread: a callback may be under way
     bool pollable = false;
     int callbacks = 0;  // made by the pfbd_poll under way
     struct Nudge : pf::runtime::PostedCall {
@@ -90,7 +91,10 @@ auto pfbd_context::wait_for(Make make) {
         pf::runtime::Reactor::Enter enter(*on_caller);
         on_caller->spawn(State::run(&state, make()));
     }
+    // Callbacks of other I/O come in here too: what waits inside them is refused.
+    const bool outer = std::exchange(in_poll, true);
     while (!state.value) on_caller->poll(pf::runtime::never);
+    in_poll = outer;
     return std::move(*state.value);
 }
 

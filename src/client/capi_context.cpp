@@ -127,6 +127,7 @@ extern "C" int pfbd_context_create(const pfbd_options* given, pfbd_context** cre
 }
 
 extern "C" void pfbd_context_destroy(pfbd_context* context) {
+    if (context == nullptr || context->refuse_waiting() != 0) return;
     delete context;
 }
 

@@ -212,6 +212,76 @@ TEST_F(CApi, GivesADescriptorToPollOn) {
     pfbd_context_destroy(context);
 }
 
+// What waiting functions say inside a callback.
+struct WaitsInside {
+    pfbd_context* context = nullptr;
+    pfbd_volume* volume = nullptr;
+    std::vector<std::byte> to = std::vector<std::byte>(4096);
+    std::vector<int> answers;
+    Waiting* waiting = nullptr;
+    static void done(void* argument, int status) {
+        auto& self = *static_cast<WaitsInside*>(argument);
+        pfbd_volume* other = nullptr;
+        self.answers = {pfbd_pread(self.volume, self.to.data(), 4096, 0),
+                        pfbd_pwrite(self.volume, self.to.data(), 4096, 0),
+                        pfbd_open(self.context, "v", 0, &other),
+                        pfbd_refresh(self.volume),
+                        pfbd_volume_exists(self.context, "v"),
+                        pfbd_close(self.volume)};
+        pfbd_context_destroy(self.context);
+        Waiting::done(self.waiting, status);
+    }
+    void check() const {
+        EXPECT_EQ(answers, std::vector<int>(6, -EDEADLK));
+        EXPECT_EQ(waiting->left, 0);
+        EXPECT_EQ(waiting->worst, 0);
+    }
+};
+
+TEST_F(CApi, AWaitingCallInsideACallbackIsRefusedOnTheLibrarysThread) {
+    Waiting waiting;
+    WaitsInside inside;
+    inside.waiting = &waiting;
+    inside.context = make_context(0);
+    ASSERT_EQ(pfbd_open(inside.context, "v", 0, &inside.volume), 0) << pfbd_error_text();
+    waiting.left = 1;
+    ASSERT_EQ(pfbd_flush(inside.volume, &WaitsInside::done, &inside), 0);
+    waiting.wait();
+    inside.check();
+    // Nothing was ended in there.
+    EXPECT_EQ(pfbd_pread(inside.volume, inside.to.data(), 4096, 0), 0);
+    pfbd_context_destroy(inside.context);
+}
+
+// The callbacks come while another call waits: inside pfbd_pread, pfbd_open and pfbd_close.
+TEST_F(CApi, AWaitingCallInsideACallbackInsideAWaitingCallIsRefused) {
+    Waiting waiting;
+    WaitsInside inside;
+    inside.waiting = &waiting;
+    inside.context = make_context(PFBD_CALLER_THREAD);
+    ASSERT_EQ(pfbd_open(inside.context, "v", 0, &inside.volume), 0) << pfbd_error_text();
+    waiting.left = 1;
+    std::vector<std::byte> to(4096);
+    const auto start = [&] {
+        inside.answers.clear();
+        waiting.left = 1;
+        EXPECT_EQ(pfbd_read(inside.volume, to.data(), 4096, 0, &WaitsInside::done, &inside), 0);
+    };
+    start();
+    EXPECT_EQ(pfbd_pread(inside.volume, to.data(), 4096, 0), 0);
+    while (waiting.left > 0) pfbd_poll(inside.context, 1'000'000);
+    inside.check();
+    start();
+    pfbd_volume* second = nullptr;
+    EXPECT_EQ(pfbd_open(inside.context, "v", PFBD_READ_ONLY, &second), 0) << pfbd_error_text();
+    while (waiting.left > 0) pfbd_poll(inside.context, 1'000'000);
+    inside.check();
+    start();
+    EXPECT_EQ(pfbd_close(inside.volume), 0);  // waits for the read
+    inside.check();
+    pfbd_context_destroy(inside.context);
+}
+
 TEST(CApiWithoutACluster, SaysWhatIsWrong) {
     pfbd_options options{};
     options.struct_bytes = sizeof(options);
@@ -300,6 +370,20 @@ TEST_F(CApi, ProgramsForTheSeedsApiRun) {
     EXPECT_EQ(pf_iov_submit(volume, vectors, 2, 256u << 10, 0, &Waiting::done, &waiting, 0),
               -EINVAL);
     EXPECT_EQ(pf_io_submit_read(volume, back.data(), 100, 0, &Waiting::done, &waiting), -EINVAL);
+    // Closing from a callback is refused and ends nothing.
+    struct Closing {
+        PfClientVolume* volume;
+        Waiting waiting;
+        static void done(void* argument, int status) {
+            auto& self = *static_cast<Closing*>(argument);
+            pf_close_volume(self.volume);
+            Waiting::done(&self.waiting, status);
+        }
+    } closing{volume, {}};
+    closing.waiting.left = 1;
+    EXPECT_EQ(pf_io_submit_read(volume, back.data(), 4096, 0, &Closing::done, &closing), 0);
+    closing.waiting.wait();
+    EXPECT_EQ(closing.waiting.worst, 0);
     pf_close_volume(volume);
     PfClientVolumeInfo info{};
     EXPECT_EQ(pf_query_volume_info("v", file.c_str(), nullptr, S5_LIB_VER, &info), 0);

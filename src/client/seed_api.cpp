@@ -133,6 +133,9 @@ uint64_t pf_get_volume_size(PfClientVolume* volume) {
 }
 
 void pf_close_volume(PfClientVolume* volume) {
+    // Inside a callback neither the volume nor its context ends: both stay as they are.
+    if (volume != nullptr && pfbd_close(volume->volume) == -EDEADLK) return;
+    if (volume != nullptr) volume->volume = nullptr;
     delete volume;
 }
 

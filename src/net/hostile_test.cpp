@@ -220,6 +220,84 @@ TEST_F(Hostile, APeerThatDoesNotReadIsDropped) {
     expect_peer_error("took no answers for 30 s");
 }
 
+// Asks for many times the server's memory, and takes nothing of it for a while.
+Task<void> greedy(runtime::Nanos silence) {
+    auto connection = co_await dial_and_greet(128);
+    for (uint32_t id = 0; id < 128; ++id) {
+        wire::Command command;
+        command.opcode = wire::Opcode::read;
+        command.command_id = id;
+        command.length = 1u << 20;
+        co_await send_message(*connection, command);
+    }
+    co_await runtime::sleep_for(silence);
+    connection->shut_down();
+}
+Task<void> read_in_time(ClientChannel& channel, size_t bytes) {
+    std::vector<std::byte> data(bytes);
+    const auto before = runtime::Reactor::current().now();
+    const Errc status = co_await read_from(channel, 0, data);
+    EXPECT_EQ(status, Errc::ok);
+    EXPECT_LT(runtime::Reactor::current().now() - before, runtime::seconds);
+}
+Task<void> beside_greedy_ones(size_t count, runtime::Nanos silence) {
+    auto channel = co_await connected();
+    for (size_t i = 0; i < count; ++i) runtime::Reactor::current().spawn(greedy(silence));
+    co_await runtime::sleep_for(runtime::seconds);
+    for (int i = 0; i < 3; ++i) {
+        co_await read_in_time(*channel, 4096);
+        co_await read_in_time(*channel, 1u << 20);
+    }
+    co_await channel->close();
+    co_await runtime::sleep_for(silence);
+}
+TEST_F(Hostile, APeerThatDoesNotReadHoldsUpNobodyElse) {
+    run(beside_greedy_ones(1, 20 * runtime::seconds));
+    EXPECT_TRUE(volume.peer_errors.empty());
+    EXPECT_EQ(serving->connections(), 0u);
+    EXPECT_EQ(server.reactor().buffers().free_bytes(), server.reactor().buffers().arena().size());
+    EXPECT_EQ(server.reactor().buffers().promised_bytes(), 0u);
+}
+// One client has a connection for each of its shards.
+TEST_F(Hostile, ManyConnectionsThatDoNotReadHoldUpNobodyElse) {
+    run(beside_greedy_ones(8, 20 * runtime::seconds));
+    EXPECT_EQ(server.reactor().buffers().promised_bytes(), 0u);
+}
+
+// One that reads gets everything it asked for, though not all of it fits into memory at once.
+Task<void> read_all_at_once(size_t count) {
+    auto channel = co_await connected();
+    std::vector<std::unique_ptr<TestIo>> all;
+    for (size_t i = 0; i < count; ++i) {
+        all.push_back(std::make_unique<TestIo>(wire::Opcode::read, 0, 1u << 20));
+        all.back()->receive_data();
+        all.back()->request.complete = [](Request&) {};
+        channel->issue(all.back()->request);
+    }
+    std::vector<std::byte> data(4096);
+    const Errc status = co_await write_to(*channel, size_t{2} << 20, data);
+    EXPECT_EQ(status, Errc::ok);
+    while (channel->in_flight() > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    for (const auto& io : all) EXPECT_EQ(io->status(), Errc::ok);
+    co_await channel->close();
+}
+TEST_F(Hostile, ReadsBeyondTheMemoryAreServedInTurn) {
+    run(read_all_at_once(100));
+    EXPECT_TRUE(volume.peer_errors.empty());
+    sim.run_for(runtime::seconds);
+    EXPECT_EQ(server.reactor().buffers().promised_bytes(), 0u);
+}
+
+// Unsent answers end with their connection, also while it waits to take further commands.
+TEST_F(Hostile, AStoppedConnectionGivesBackWhatItWasPromised) {
+    client.reactor().spawn(greedy(600 * runtime::seconds));
+    sim.run_for(runtime::seconds);
+    EXPECT_GT(server.reactor().buffers().promised_bytes(), 0u);
+    sim.run_for(40 * runtime::seconds);
+    expect_peer_error("took no answers for 30 s");
+    EXPECT_EQ(server.reactor().buffers().promised_bytes(), 0u);
+}
+
 Task<void> hang_up() {
     auto connection = co_await dial_and_greet(4);
     wire::Command command;

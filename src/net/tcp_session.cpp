@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <bit>
+
 #include "net/two_buffers.hpp"
 
 namespace pf::net {
@@ -54,6 +56,19 @@ std::span<uint32_t> table_of(Incoming& incoming) {
                    ? incoming.crcs_inline
                    : reinterpret_cast<uint32_t*>(incoming.crcs_memory.data());
     return {at, incoming.crc_count};
+}
+
+// What the answer takes of the buffer pool until it was sent: data, and a CRC table that is not
+// inline.
+size_t answer_memory(const wire::Command& command) {
+    if (command.opcode == wire::Opcode::block_states) {
+        return wire::max_block_runs * sizeof(wire::BlockRun);
+    }
+    if (command.opcode != wire::Opcode::read) return 0;
+    const size_t data = std::bit_ceil(size_t{command.length});
+    const uint32_t crcs = wire::blocks_touched(command.offset, command.length);
+    const size_t table = crcs > Incoming::inline_crcs ? runtime::BufferPool::min_buffer_bytes : 0;
+    return std::max(data, runtime::BufferPool::min_buffer_bytes) + table;
 }
 
 // Where the pieces of an answer's data begin in their first block (docs/formats/wire.md).
@@ -110,6 +125,7 @@ void TcpSession::disconnect() {
     inbox_.close();
     connection_->shut_down();
     wake_sender_.wake_all();
+    answers_sent_.wake_all();
 }
 
 // --- handshake ---
@@ -158,6 +174,10 @@ Task<Status> TcpSession::receive_commands() {
         if (credits_used_ >= depth_)
             co_return fail(Errc::protocol,
                            fmt::format("the peer has more than its {} commands in flight", depth_));
+        const size_t memory = answer_memory(incoming.command);
+        while (!may_promise(memory) && !closing_) co_await answers_sent_.wait();
+        if (closing_) break;
+        promise(memory);
         inbox_.consume(wire::header_bytes);
         ++credits_used_;
         if (incoming.command.payload_length > 0 && !take_buffered(incoming)) {
@@ -209,12 +229,32 @@ bool TcpSession::take_buffered(Incoming& incoming) {
     return true;
 }
 
+bool TcpSession::may_promise(size_t bytes) const {
+    if (bytes == 0 || promised_bytes_ == 0) return true;
+    const runtime::BufferPool& pool = reactor_.buffers();
+    const size_t taken = std::min(pool.promised_bytes(), pool.arena().size());
+    return promised_bytes_ + bytes <= (pool.arena().size() - taken) / 4;
+}
+
+void TcpSession::promise(size_t bytes) {
+    promised_bytes_ += bytes;
+    if (bytes > 0) reactor_.buffers().promise(bytes);
+}
+
+void TcpSession::take_back(size_t bytes) {
+    if (bytes == 0) return;
+    promised_bytes_ -= bytes;
+    reactor_.buffers().take_back(bytes);
+}
+
 // --- answers ---
 
 void TcpSession::reply(const wire::Command& command, Reply reply) {
     PF_ASSERT(unanswered_ > 0);
     --unanswered_;
+    const size_t promised = answer_memory(command);
     if (closing_) {
+        take_back(promised);
         if (unanswered_ == 0) ended_.wake_all();
         return;
     }
@@ -232,6 +272,7 @@ void TcpSession::reply(const wire::Command& command, Reply reply) {
     completion.payload_length = wire::payload_bytes(offset, reply.data_length);
     Answer& answer = take_answer();
     answer.reply = std::move(reply);
+    answer.promised = promised;
     queued_.push_back(answer);
     wake_sender_.wake_one();
 }
@@ -300,8 +341,10 @@ void TcpSession::release(List<Answer>& answers) {
         {
             const Buffer crcs = std::move(answer->reply.crcs_memory);
         }
+        take_back(answer->promised);
         free_.push_front(*answer);
     }
+    answers_sent_.wake_all();
 }
 
 }  // namespace pf::net

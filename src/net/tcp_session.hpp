@@ -4,6 +4,12 @@
 // given in a turn as one batch. The session lives until its connection is gone and every command
 // was answered. Sending never waits for receiving: a receive that waits for buffers cannot hold up
 // the answers whose buffers it waits for.
+//
+// Memory: a peer that does not take its answers must not hold the buffers of the reactor, for which
+// all others wait in line. A read is begun only while the unsent answers of its connection are at
+// most a quarter of what those of all connections leave of the arena; else nothing more is taken
+// from the peer until some were sent. So n such peers leave about 0.8^n of it, for 30 s at most.
+// A connection that owes nothing may always begin one, or it would never get on.
 #pragma once
 
 #include <vector>
@@ -21,6 +27,9 @@ class TcpSession final : public ServerChannel, public ListHook {
 
     TcpSession(runtime::Reactor& reactor, Handler& handler,
                std::unique_ptr<runtime::Connection> connection, const wire::Hello& hello);
+    TcpSession(const TcpSession&) = delete;
+    TcpSession& operator=(const TcpSession&) = delete;
+    ~TcpSession() override { take_back(promised_bytes_); }
 
     // From the answer to the hello to the last answer.
     [[nodiscard]] static runtime::Task<void> run(Shared self);
@@ -35,6 +44,7 @@ class TcpSession final : public ServerChannel, public ListHook {
     // are at most 2 x depth, because a peer gets no more credits before it was sent the answer.
     struct Answer : ListHook {
         Reply reply;
+        size_t promised = 0;
     };
     static constexpr size_t answers_per_slab = 16;
 
@@ -50,6 +60,9 @@ class TcpSession final : public ServerChannel, public ListHook {
     void gather();
     void add_to_batch(const Reply& reply);
     void release(List<Answer>& answers);
+    [[nodiscard]] bool may_promise(size_t bytes) const;
+    void promise(size_t bytes);
+    void take_back(size_t bytes);
     [[nodiscard]] Answer& take_answer();
     void report(const Error& error);
 
@@ -68,6 +81,8 @@ class TcpSession final : public ServerChannel, public ListHook {
     uint32_t depth_ = 0;
     uint32_t credits_used_ = 0;  // commands received whose answers were not handed to a send
     uint32_t unanswered_ = 0;
+    size_t promised_bytes_ = 0;        // for answers that were not sent yet
+    runtime::WaitQueue answers_sent_;  // or the connection ends
     uint8_t version_;
     bool accepted_ = false;
     bool sender_running_ = false;

@@ -71,6 +71,14 @@ class BufferPool {
 
     [[nodiscard]] MutableBytes arena() const { return {arena_, arena_bytes_}; }
     [[nodiscard]] size_t free_bytes() const { return free_bytes_; }
+    // Of the arena, what users keep count of as theirs for a purpose that must leave room for
+    // others, taken yet or not (net::TcpSession: answers of reads). The pool only adds it up.
+    [[nodiscard]] size_t promised_bytes() const { return promised_bytes_; }
+    void promise(size_t bytes) { promised_bytes_ += bytes; }
+    void take_back(size_t bytes) {
+        PF_ASSERT(bytes <= promised_bytes_);
+        promised_bytes_ -= bytes;
+    }
     // Whether someone waits in line: who then takes with try_allocate goes before them.
     [[nodiscard]] bool has_waiters() const { return !waiters_.empty(); }
 
@@ -106,6 +114,7 @@ class BufferPool {
     std::byte* arena_ = nullptr;
     size_t arena_bytes_ = 0;
     size_t free_bytes_ = 0;
+    size_t promised_bytes_ = 0;
     std::array<List<FreePiece>, order_count> free_;
     std::vector<uint8_t> free_order_;  // per 4 KiB: order + 1 if a free piece starts there, else 0
     List<AllocateAwaiter> waiters_;

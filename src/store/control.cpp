@@ -71,10 +71,12 @@ Task<Status> Store::delete_shard(tray::ShardId id) {
     const auto known = shards_.find(id);
     if (known == shards_.end()) co_return Status{};  // gone already
     Worker& worker = *known->second.worker;
-    shards_.erase(known);
-    Task<Status> deleting = call_on(worker.reactor(), [&] { return worker.delete_shard(id); });
-    const Status deleted = co_await deleting;
-    co_return deleted;
+    const Uuid tray = known->second.tray;
+    Task<Status> deleting =
+        call_on(worker.reactor(), [&] { return worker.delete_shard(tray, id); });
+    PF_CO_TRY(co_await deleting);
+    shards_.erase(id);  // not before: told again, it must not be called gone while it is not
+    co_return Status{};
 }
 
 Task<Status> Store::fence_session(tray::ShardId id, uint64_t session) {
@@ -101,6 +103,15 @@ Task<Result<uint32_t>> Store::accept_loss(v1::AcceptLossRequest request) {
 }
 
 Task<Result<v1::Tray>> Store::add_tray(v1::AddTrayRequest request) {
+    Task<void> locking = control_.lock();
+    co_await locking;
+    const ControlUnlock unlock(control_);
+    Task<Result<v1::Tray>> adding = add_tray_locked(std::move(request));
+    Result<v1::Tray> added = co_await adding;
+    co_return added;
+}
+
+Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
     if (membership_.cluster.is_zero()) {
         co_return fail(Errc::unavailable, "this store has not joined a cluster yet; try again");
     }
@@ -174,9 +185,25 @@ Status Store::save_trays() {
 }
 
 Task<void> Store::answer_rpc(net::ServerChannel& channel, net::Incoming incoming) {
+    if (!incoming.payload_ok) {  // T13: it may say anything, with a flipped bit
+        net::rpc_reply(channel, incoming.command, fail(Errc::bad_payload));
+        co_return;
+    }
+    if (rpcs_ == max_rpcs) {
+        net::rpc_reply(channel, incoming.command,
+                       fail(Errc::busy, "too many calls wait for this store; try again"));
+        co_return;
+    }
     Task<Result<std::string>> running = run_rpc(std::string(net::rpc_request(incoming)));
+    const wire::Command command = incoming.command;
+    {
+        // The buffers that I/O needs are not for calls that wait in line.
+        const net::Incoming read = std::move(incoming);
+    }
+    ++rpcs_;
     Result<std::string> result = co_await running;
-    net::rpc_reply(channel, incoming.command, std::move(result));
+    --rpcs_;
+    net::rpc_reply(channel, command, std::move(result));
 }
 
 Task<Result<std::string>> Store::run_rpc(std::string bytes) {
@@ -228,7 +255,7 @@ Task<Result<v1::RpcReply>> Store::dispatch(v1::RpcRequest request) {
             break;
         }
         case v1::RpcRequest::kAddTray: {
-            Task<Result<v1::Tray>> adding = add_tray(request.add_tray());
+            Task<Result<v1::Tray>> adding = add_tray_locked(request.add_tray());
             PF_CO_TRY_ASSIGN(*reply.mutable_tray(), co_await adding);
             break;
         }

@@ -4,11 +4,13 @@
 // by the worker: a session's new connection ends its older ones (R10).
 //
 // After a restart watermarks start at zero: the copies they keep out died with their connections.
-// Thread rule: one reactor. Bounded: tray::Tray::max_sessions_per_shard plus `max_fenced`.
+// Thread rule: one reactor. Bounded: tray::Tray::max_sessions_per_shard plus `max_fenced`
+// and `max_left`.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 namespace pf::pfs {
@@ -23,6 +25,7 @@ struct Session {
 class Sessions {
   public:
     static constexpr size_t max_fenced = 256;
+    static constexpr size_t max_left = 256;
 
     [[nodiscard]] Session* find(uint64_t id) {
         for (Session& session : sessions_) {
@@ -57,13 +60,36 @@ class Sessions {
     void attach(uint64_t id) { connected_.push_back(id); }
     void detach(uint64_t id) {
         const auto found = std::find(connected_.begin(), connected_.end(), id);
-        if (found != connected_.end()) connected_.erase(found);
+        if (found == connected_.end()) return;
+        connected_.erase(found);
+        std::erase(left_, id);
+        if (left_.size() == max_left) left_.erase(left_.begin());
+        left_.push_back(id);
     }
     [[nodiscard]] bool connected(uint64_t id) const {
         return std::find(connected_.begin(), connected_.end(), id) != connected_.end();
     }
+    // Of the sessions that the tray keeps, in the order they were opened, the one to give up first:
+    // of those without a connection one that had none since the start, else the one that left
+    // first. Nothing if all are connected.
+    [[nodiscard]] std::optional<uint64_t> longest_gone(const std::vector<uint64_t>& opened) const {
+        std::optional<uint64_t> found;
+        auto found_at = left_.end();
+        for (const uint64_t id : opened) {
+            if (connected(id)) continue;
+            const auto at = std::find(left_.begin(), left_.end(), id);
+            if (at == left_.end()) return id;
+            if (found && at > found_at) continue;
+            found = id;
+            found_at = at;
+        }
+        return found;
+    }
+    // Whoever left until now is given up before all who leave later.
+    void forget_who_left() { left_.clear(); }
 
   private:
+    std::vector<uint64_t> left_;       // without a connection, the last to leave at the end
     std::vector<uint64_t> connected_;  // one entry per connection
     std::vector<Session> sessions_;    // few: searched in line
     std::vector<uint64_t> fenced_;

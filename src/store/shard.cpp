@@ -9,7 +9,9 @@ Shard::Shard(ShardContext& context, tray::Tray& tray, tray::ShardState state)
     : context_(context),
       tray_(tray),
       state_(state),
-      next_sequence_(tray.last_position(state.shard).sequence + 1) {}
+      next_sequence_(tray.last_position(state.shard).sequence + 1) {
+    if (!tray.sessions(state.shard).empty()) evicts_from_ = context.reactor.now() + comeback_time;
+}
 
 Task<void> Shard::run(net::ServerChannel& channel, net::Incoming incoming) {
     switch (incoming.command.opcode) {
@@ -105,7 +107,7 @@ Task<Status> Shard::apply(tray::ShardState state) {
         co_return fail(Errc::invalid_argument, "a shard never shrinks");
     }
     state.snap_seq = state_.snap_seq;  // generations have messages of their own
-    state.damaged = state_.damaged;
+    state.damaged = state_.damaged;    // the tray keeps its own
     const bool same = state.epoch == state_.epoch && state.blocks == state_.blocks &&
                       state.writer_token == state_.writer_token;
     if (same) co_return Status{};  // told again
@@ -113,8 +115,14 @@ Task<Status> Shard::apply(tray::ShardState state) {
     while (!numbered_.empty()) co_await drained_.wait();
     Status saved = co_await tray_.set_shard_state(state);
     if (saved) {
+        // R8, R10: the names of the writers before stay, for their aborts still ask what was
+        // applied; but nothing of theirs is written any more (R11), so they make room first.
+        if (state.writer_token != state_.writer_token) {
+            sessions_.forget_who_left();
+            evicts_from_ = 0;
+        }
+        state.damaged = state_.damaged;  // as it is now: a loss may have been accepted meanwhile
         state_ = state;
-        // R8: names leave with the writer token; the tray forgot the sessions of the old one.
         sessions_.remove_if([&](const Session& session) {
             const tray::RequestName any{session.id, UINT64_MAX, UINT64_MAX};
             return session.in_flight == 0 &&

@@ -51,12 +51,13 @@ class Shard {
     // Runs one command of a connection that named this shard, and answers it.
     [[nodiscard]] runtime::Task<void> run(net::ServerChannel& channel, net::Incoming incoming);
 
-    // --- control; one at a time (the caller holds the store's control lock) ---
+    // --- control; one at a time (the caller holds the store's control lock), but for fence() ---
 
     // Durable on completion: epoch, writer token and size. Returns when no write of the old state
     // is left, so who was told the new token sees every older write (R11).
     [[nodiscard]] runtime::Task<Status> apply(tray::ShardState state);
-    // Returns when nothing of the session runs or ever will (R10).
+    // Returns when nothing of the session runs or ever will (R10). May run beside any of these, and
+    // beside itself: an open_session that needs a place fences too.
     [[nodiscard]] runtime::Task<Status> fence(uint64_t session);
     // T7. Durable on completion.
     [[nodiscard]] runtime::Task<Status> accept_loss();
@@ -78,7 +79,9 @@ class Shard {
     [[nodiscard]] runtime::Task<void> answer_at_once(net::ServerChannel& channel,
                                                      net::Incoming incoming, Errc status);
 
+    // One at a time (opening_); of the control calls only fence() comes from here.
     [[nodiscard]] runtime::Task<Status> register_session(uint64_t session);
+    [[nodiscard]] runtime::Task<Status> evict_session();
     // Each gives the answer, or nothing when the command may go on.
     using Answer = std::optional<Errc>;
     [[nodiscard]] Answer check_state(const wire::Command& command) const;
@@ -121,7 +124,11 @@ class Shard {
     List<Mutation> numbered_;
     RangeLock range_lock_;
     InFlight in_flight_;
+    // Clients that live are back this long after a start, at the latest.
+    static constexpr runtime::Nanos comeback_time = 30 * runtime::seconds;
     Sessions sessions_;
+    runtime::Mutex opening_;
+    runtime::Nanos evicts_from_ = 0;
     ShardLoad load_;
 };
 

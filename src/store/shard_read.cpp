@@ -87,12 +87,12 @@ Task<void> Shard::block_states(net::ServerChannel& channel, net::Incoming incomi
             command.snap_seq == wire::head_generation ? state_.snap_seq : command.snap_seq;
         Task<Result<std::vector<tray::BlockRun>>> looking =
             tray_.block_states(generation, static_cast<uint32_t>(command.offset / block_bytes),
-                               command.length / block_bytes);
+                               command.length / block_bytes, wire::max_block_runs);
         const Result<std::vector<tray::BlockRun>> runs = co_await looking;
         status = runs ? Errc::ok : runs.error().code;
         if (runs && !runs->empty()) {
             // What does not fit is asked for again, from where this ends.
-            const size_t count = std::min<size_t>(runs->size(), wire::max_block_runs);
+            const size_t count = runs->size();
             const size_t bytes = count * sizeof(wire::BlockRun);
             answer.data = co_await context_.reactor.buffers().allocate(bytes);
             for (size_t i = 0; i < count; ++i) {

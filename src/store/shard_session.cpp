@@ -36,22 +36,35 @@ Task<void> Shard::open_session(net::ServerChannel& channel, net::Incoming incomi
     running_.done();
 }
 
-// Clients that died never close their session. When the shard's table is full, the oldest session
-// that nobody is connected with is fenced: should its client come back, its handle ends (R10), and
-// it never opens the session again.
+// Clients that died never close their session. When the shard's table is full, one that nobody is
+// connected with is fenced: should its client come back, its handle ends (R10), and it never opens
+// the session again. One opening at a time, so that the place made for one is not taken by another.
 Task<Status> Shard::register_session(uint64_t session) {
+    Task<void> locking = opening_.lock();
+    co_await locking;
     Task<Status> opening = tray_.open_session(state_.shard, session);
     Status opened = co_await opening;
-    if (opened || opened.error().code != Errc::resource_exhausted) co_return opened;
-    for (const uint64_t old : tray_.sessions(state_.shard)) {
-        if (sessions_.connected(old)) continue;
-        Task<Status> fencing = fence(old);
-        PF_CO_TRY(co_await fencing);
-        Task<Status> again = tray_.open_session(state_.shard, session);
-        opened = co_await again;
-        break;
+    if (!opened && opened.error().code == Errc::resource_exhausted) {
+        Task<Status> evicting = evict_session();
+        opened = co_await evicting;
+        if (opened) {
+            Task<Status> again = tray_.open_session(state_.shard, session);
+            opened = co_await again;
+        }
     }
+    opening_.unlock();
     co_return opened;
+}
+
+// Not soon after the start: then clients that live are not back yet, and the one that has worked
+// for longest would look as dead as any. Who opens is told to come again.
+Task<Status> Shard::evict_session() {
+    const std::optional<uint64_t> gone = sessions_.longest_gone(tray_.sessions(state_.shard));
+    if (!gone) co_return fail(Errc::resource_exhausted, "every session of the shard is in use");
+    if (context_.reactor.now() < evicts_from_) co_return fail(Errc::busy);
+    Task<Status> fencing = fence(*gone);
+    const Status fenced = co_await fencing;
+    co_return fenced;
 }
 
 // The client has the answer of every request: nothing has to be remembered.

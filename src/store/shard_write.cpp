@@ -149,8 +149,10 @@ void Shard::begin(Mutation& operation) {
     record.crcs = operation.incoming.crcs();
 }
 
-// The last checks and the number. Nothing waits between here and the tray's log, so a write that
-// got a number is in the log in the order of numbers and can no longer be refused (R9).
+// The last checks and the number. From here on it can no longer be refused (R9). On its way to the
+// log the tray may still let it wait, for blocks that are about to be free and for an old table, so
+// the log is not in the order of numbers: writes that overlap are kept in it by the range lock
+// (R6). Should that table be damaged, the write fails and its number stays unused.
 Shard::Answer Shard::number(Mutation& operation) {
     if (const Answer refused = check_state(operation.command)) return refused;
     if (const Answer refused = check_writer(operation.name.session, operation.command)) {

@@ -55,6 +55,8 @@ class ControlUnlock {
 
 class Store final : public net::Handler, public LinkOwner {
   public:
+    static constexpr uint32_t max_rpcs = 32;  // running and waiting in line; more are told `busy`
+
     // Mounts the trays and listens. Fails only if the port cannot be listened on.
     [[nodiscard]] static runtime::Task<Result<std::unique_ptr<Store>>> start(runtime::Reactor& home,
                                                                              StoreOptions options);
@@ -77,13 +79,14 @@ class Store final : public net::Handler, public LinkOwner {
     // Why the store is not healthy; empty if it is.
     [[nodiscard]] runtime::Task<std::string> problem() const;
 
-    // --- control (also reached by RPC) ---
+    // --- control, one call at a time: RPCs hold the lock while they run these ---
     [[nodiscard]] runtime::Task<Status> apply_shard(pureflash::v1::ApplyShard request);
     [[nodiscard]] runtime::Task<Status> delete_shard(tray::ShardId id);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);
     // Returns how many shards had a loss to accept (T7).
     [[nodiscard]] runtime::Task<Result<uint32_t>> accept_loss(
         pureflash::v1::AcceptLossRequest request);
+    // This one takes the lock itself: for the process, which adds trays while RPCs come in already.
     [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray(
         pureflash::v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<Status> remove_tray(pureflash::v1::RemoveTrayRequest request);
@@ -122,6 +125,8 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] Worker& least_loaded() const;
     [[nodiscard]] Assignment* find_tray(const Uuid& id);
     [[nodiscard]] Assignment* find_path(const std::string& path);
+    [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray_locked(
+        pureflash::v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<Status> forget_tray(Assignment& at, bool force);
     [[nodiscard]] runtime::Task<Result<std::string>> run_rpc(std::string request);
     [[nodiscard]] runtime::Task<void> answer_rpc(net::ServerChannel& channel,
@@ -138,6 +143,7 @@ class Store final : public net::Handler, public LinkOwner {
     std::vector<Assignment> trays_;
     std::map<tray::ShardId, Location> shards_;
     runtime::Mutex control_;  // one control call at a time
+    uint32_t rpcs_ = 0;       // that wait for it, or run
     runtime::Nanos last_heartbeat_at_ = 0;
     std::unique_ptr<net::Server> server_;
     std::unique_ptr<ConductorLink> link_;

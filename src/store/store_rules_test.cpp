@@ -124,6 +124,92 @@ TEST(StoreRules, rule_r8_dead_sessions_make_room_and_live_ones_stay) {
     EXPECT_EQ(rig.try_connect(evicted, false), Errc::fenced);
 }
 
+// The table of a shard is full of sessions whose clients are gone, opened after that of `live`.
+std::unique_ptr<Peer> fill_session_table(Rig& rig) {
+    auto live = rig.connect(1000);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 1), 1), Errc::ok);
+    for (uint64_t i = 1; i < tray::Tray::max_sessions_per_shard; ++i) {
+        auto dead = rig.connect(i);
+        rig.disconnect(*dead);
+    }
+    return live;
+}
+std::unique_ptr<Peer> newcomer(uint64_t session) {
+    auto peer = std::make_unique<Peer>();
+    peer->session = session;
+    peer->shard = Rig::shard_id;
+    return peer;
+}
+
+TEST(StoreRules, rule_r8_the_session_that_left_first_makes_room_not_the_oldest) {
+    Rig rig;
+    rig.create();
+    auto live = fill_session_table(rig);
+    rig.disconnect(*live);  // for a moment
+    EXPECT_EQ(rig.try_connect(*newcomer(2000)), Errc::ok);
+    live = rig.connect(1000, false);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 3), 2), Errc::ok);
+    EXPECT_EQ(rig.try_connect(*newcomer(1), false), Errc::fenced);
+}
+
+// Right after its start a store cannot tell the sessions of the dead from those whose clients are
+// on their way back.
+TEST(StoreRules, rule_r8_a_restart_evicts_no_session_before_its_client_could_come_back) {
+    Rig rig;
+    rig.create();
+    auto live = fill_session_table(rig);
+    rig.restart();
+    EXPECT_EQ(rig.try_connect(*newcomer(2000)), Errc::busy);
+    rig.simulation.run_for(5 * runtime::seconds);
+    live = rig.connect(1000, false);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 3), 2), Errc::ok);
+    rig.disconnect(*live);
+    rig.simulation.run_for(30 * runtime::seconds);
+    EXPECT_EQ(rig.try_connect(*newcomer(2000)), Errc::ok);
+    live = rig.connect(1000, false);
+    EXPECT_EQ(rig.write(*live, 0, filled(block_bytes, 4), 3), Errc::ok);
+}
+
+// Sessions of a replaced writer can never write again: they make room at once, and first.
+TEST(StoreRules, rule_r8_sessions_of_an_older_writer_token_make_room_first) {
+    Rig rig;
+    rig.create();
+    fill_session_table(rig);
+    rig.restart();
+    ASSERT_TRUE(rig.on_server(rig.apply(1, 8)));
+    auto writer = newcomer(2000);
+    writer->token = 8;
+    ASSERT_EQ(rig.try_connect(*writer), Errc::ok);
+    rig.disconnect(*writer);
+    for (uint64_t i = 1; i < tray::Tray::max_sessions_per_shard; ++i) {
+        auto other = newcomer(3000 + i);
+        other->token = 8;
+        ASSERT_EQ(rig.try_connect(*other), Errc::ok);
+    }
+    writer = newcomer(2000);
+    writer->token = 8;
+    ASSERT_EQ(rig.try_connect(*writer, false), Errc::ok);
+    EXPECT_EQ(rig.write(*writer, 0, filled(block_bytes, 3), 1), Errc::ok);
+}
+
+TEST(StoreRules, rule_r8_two_that_open_at_once_do_not_fight_for_one_place) {
+    Rig rig;
+    rig.create();
+    const auto live = fill_session_table(rig);
+    std::vector<std::unique_ptr<Peer>> peers;
+    std::vector<Errc> status(4, Errc::timed_out);
+    std::vector<Data> answers(4);
+    for (uint64_t i = 0; i < 4; ++i) peers.push_back(rig.connect(2000 + i, false));
+    for (size_t i = 0; i < 4; ++i) {
+        Call open;
+        open.opcode = Opcode::open_session;
+        open.into = &answers[i];
+        rig.client.reactor().spawn(send_into(*peers[i], open, status[i]));
+    }
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(status, std::vector<Errc>(4, Errc::ok));
+}
+
 // --- R9: a numbered write cannot fail ---
 
 TEST(StoreRules, rule_r9_refusals_take_no_number) {
@@ -296,6 +382,34 @@ TEST(StoreRules, rule_t13_bytes_that_changed_on_the_way_are_refused_and_resent) 
     EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(2 * block_bytes, 0x33));
 }
 
+Call rpc_call(const pureflash::v1::RpcRequest& request, Data& answer) {
+    const std::string text = request.SerializeAsString();
+    Call call;
+    call.opcode = Opcode::rpc;
+    call.length = static_cast<uint32_t>(text.size());
+    call.data.assign(as_bytes(text).begin(), as_bytes(text).end());
+    call.into = &answer;
+    return call;
+}
+
+// A control call that was damaged on its way must not delete another shard than was meant.
+TEST(StoreRules, rule_t13_an_rpc_that_was_damaged_on_the_way_is_not_run) {
+    Rig rig;
+    rig.create();
+    Peer conductor;
+    ASSERT_EQ(rig.try_connect(conductor, false), Errc::ok);
+    pureflash::v1::RpcRequest request;
+    request.mutable_delete_shards()->add_shard_ids(Rig::shard_id);
+    Data answer;
+    Call call = rpc_call(request, answer);
+    call.damaged = true;
+    EXPECT_EQ(rig.call(conductor, call), Errc::bad_payload);
+    EXPECT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    call.damaged = false;
+    EXPECT_EQ(rig.call(conductor, call), Errc::ok);
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+}
+
 // --- T14: below a block ---
 
 TEST(StoreRules, rule_t14_unaligned_writes_and_zeroes_match_a_model) {
@@ -450,6 +564,92 @@ TEST(StoreRules, rule_t14_a_rotten_old_block_is_not_merged) {
     // A whole block needs nothing of the old one.
     EXPECT_EQ(rig.write(*peer, 0, filled(block_bytes, 2)), Errc::ok);
     EXPECT_EQ(rig.bytes(*peer, 0, block_bytes), filled(block_bytes, 2));
+}
+
+// --- control calls ---
+
+TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
+    Rig rig;
+    rig.create();
+    rig.disk.inject({.operations = sim::DiskFault::on_write, .count = sim::DiskFault::forever});
+    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id))) << "told again";
+    rig.disk.clear_faults();
+    rig.restart();  // it may be back: a write that failed may have reached the medium or not
+    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    rig.restart();
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+}
+
+// Large ones, more than there is memory for, while the first of them waits for the disk.
+TEST(StoreControl, waiting_rpcs_are_bounded_and_hold_no_buffers) {
+    Rig rig;
+    rig.create();
+    rig.connect();  // its session is what is fenced, once
+    Peer conductor;
+    ASSERT_EQ(rig.try_connect(conductor, false), Errc::ok);
+    const size_t free_before = rig.server.reactor().buffers().free_bytes();
+    rig.disk.inject({.kind = sim::FaultKind::slow,
+                     .operations = sim::DiskFault::on_write,
+                     .slow_extra = 2 * runtime::seconds});
+    pureflash::v1::RpcRequest request;
+    request.mutable_fence_session()->set_session(Rig::session);
+    request.mutable_fence_session()->add_shard_ids(Rig::shard_id);
+    for (uint64_t id = 0; id < 100'000; ++id) request.mutable_fence_session()->add_shard_ids(12);
+    constexpr size_t calls = 60;
+    std::vector<Errc> status(calls, Errc::timed_out);
+    std::vector<Data> answers(calls);
+    for (size_t i = 0; i < calls; ++i) {
+        rig.client.reactor().spawn(send_into(conductor, rpc_call(request, answers[i]), status[i]));
+    }
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(rig.server.reactor().buffers().free_bytes(), free_before);
+    EXPECT_EQ(std::ranges::count(status, Errc::busy), calls - Store::max_rpcs);
+    rig.simulation.run_for(5 * runtime::seconds);
+    EXPECT_EQ(std::ranges::count(status, Errc::ok), Store::max_rpcs);
+}
+
+Task<void> add_tray(Store& store, std::string path) {
+    pureflash::v1::AddTrayRequest request;
+    request.set_path(path);
+    Task<Result<pureflash::v1::Tray>> adding = store.add_tray(request);
+    const Result<pureflash::v1::Tray> added = co_await adding;
+    EXPECT_TRUE(added.has_value());
+}
+
+TEST(StoreControl, trays_added_at_once_are_both_known) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+        Rig rig(seed);
+        rig.server.add_disk("disk1", {.size_bytes = uint64_t{64} << 20});
+        rig.trays = {{"disk0", {}}};  // blank: known, and not mounted
+        rig.restart();
+        rig.server.reactor().spawn(add_tray(rig.store(), "disk0"));
+        rig.server.reactor().spawn(add_tray(rig.store(), "disk1"));
+        rig.simulation.run_for(10 * runtime::seconds);
+        ASSERT_EQ(rig.trays.size(), 2U);
+        for (const TrayPlace& place : rig.trays) EXPECT_FALSE(place.id.is_zero()) << place.path;
+    }
+}
+
+TEST(StoreControl, a_loss_accepted_while_the_shard_is_told_its_state_stays_accepted) {
+    Rig rig;
+    rig.create();
+    ASSERT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    rig.lost_before = true;
+    ASSERT_TRUE(rig.on_server(rig.apply(1, 7)));
+    Shard* shard = rig.store().worker(0).find_shard(Rig::shard_id);
+    ASSERT_TRUE(shard->state().damaged);
+    tray::ShardState state = shard->state();
+    state.epoch = 2;
+    rig.server.reactor().spawn([](Shard& of) -> Task<void> {
+        Task<Status> accepting = of.accept_loss();
+        EXPECT_TRUE(co_await accepting);
+    }(*shard));
+    EXPECT_TRUE(rig.on_server(shard->apply(state)));
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(shard->state().epoch, 2U);
+    EXPECT_FALSE(shard->state().damaged);
 }
 
 // T7: part of the log that the shard's writes rest on is gone. Over the wire it answers one clear

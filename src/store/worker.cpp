@@ -192,14 +192,20 @@ Task<void> Worker::drop_shard(Shard& shard) {
     shards_.erase(shard.state().shard);
 }
 
-Task<Status> Worker::delete_shard(tray::ShardId id) {
-    Shard* shard = find_shard(id);
-    if (shard == nullptr) co_return Status{};  // gone already
-    tray::Tray& tray = shard->tray();
-    Task<void> dropping = drop_shard(*shard);
-    co_await dropping;
-    Task<Status> deleting = tray.delete_shard(id);
+// May come again after the tray failed in between: the shard is not served then, but is on the
+// tray.
+Task<Status> Worker::delete_shard(Uuid tray, tray::ShardId id) {
+    TraySlot* slot = trays_.find(tray);
+    if (slot == nullptr || slot->tray == nullptr) {
+        co_return fail(Errc::not_found, "no such tray here: " + tray.text());
+    }
+    if (Shard* shard = find_shard(id)) {
+        Task<void> dropping = drop_shard(*shard);
+        co_await dropping;
+    }
+    Task<Status> deleting = slot->tray->delete_shard(id);
     const Status deleted = co_await deleting;
+    if (!deleted && deleted.error().code == Errc::not_found) co_return Status{};  // gone already
     co_return deleted;
 }
 

@@ -42,7 +42,7 @@ class Engine final : private LogWriter::Client {
     void commit(Ticket ticket);
     runtime::Task<Status> read(const ReadRequest& request);
     runtime::Task<Result<std::vector<BlockRun>>> block_states(GenerationId id, uint32_t block,
-                                                              uint32_t count);
+                                                              uint32_t count, uint32_t max_runs);
 
     runtime::Task<Status> create_shard(ShardState state, GenerationId parent);
     runtime::Task<Status> set_shard_state(ShardState state);

@@ -120,7 +120,7 @@ Task<Status> Engine::read(const ReadRequest& request) {
 }
 
 Task<Result<std::vector<BlockRun>>> Engine::block_states(GenerationId id, uint32_t block,
-                                                         uint32_t count) {
+                                                         uint32_t count, uint32_t max_runs) {
     const Shard* shard = map_.find(id.shard);
     if (shard == nullptr) co_return fail(Errc::not_found);
     if (shard->state.damaged) co_return fail(Errc::data_lost);
@@ -128,14 +128,17 @@ Task<Result<std::vector<BlockRun>>> Engine::block_states(GenerationId id, uint32
         co_return fail(Errc::out_of_range);
     }
     std::vector<BlockRun> runs;
-    const auto add = [&runs](uint32_t blocks, BlockState state) {
+    bool full = false;
+    const auto add = [&](uint32_t blocks, BlockState state) {
         if (!runs.empty() && runs.back().state == state)
             runs.back().count += blocks;
-        else
+        else if (runs.size() < max_runs)
             runs.push_back({blocks, state});
+        else
+            full = true;
     };
     constexpr uint32_t chunks_per_turn = 64;
-    for (uint32_t chunks = 0; count > 0; ++chunks) {
+    for (uint32_t chunks = 0; count > 0 && !full; ++chunks) {
         if (chunks % chunks_per_turn == chunks_per_turn - 1) co_await runtime::yield();
         const Generation* generation = map_.find_generation(id);
         if (generation == nullptr || generation->deleted) co_return fail(Errc::not_found);
@@ -149,7 +152,7 @@ Task<Result<std::vector<BlockRun>>> Engine::block_states(GenerationId id, uint32
         if (version == nullptr) {
             add(here, BlockState::hole);
         } else {
-            for (uint32_t i = index; i < index + here; ++i) {
+            for (uint32_t i = index; i < index + here && !full; ++i) {
                 const Address address = version->table->entries[i].address;
                 add(1, is_data(address)          ? BlockState::data
                        : address == zero_address ? BlockState::zero

@@ -64,8 +64,8 @@ Task<Status> Tray::read(const ReadRequest& request) {
     return engine_->read(request);
 }
 Task<Result<std::vector<BlockRun>>> Tray::block_states(GenerationId generation, uint32_t block,
-                                                       uint32_t count) {
-    return engine_->block_states(generation, block, count);
+                                                       uint32_t count, uint32_t max_runs) {
+    return engine_->block_states(generation, block, count, max_runs);
 }
 
 Task<Status> Tray::create_shard(ShardState state, GenerationId parent) {

@@ -96,10 +96,9 @@ class Tray {
     // io_error.
     [[nodiscard]] runtime::Task<Status> read(const ReadRequest& request);
     // Which blocks of [block, block + count) are holes, zeros or data; runs are merged. count <=
-    // 2^24.
-    [[nodiscard]] runtime::Task<Result<std::vector<BlockRun>>> block_states(GenerationId generation,
-                                                                            uint32_t block,
-                                                                            uint32_t count);
+    // 2^24. It ends early, after whole runs, where there would be more than `max_runs` of them.
+    [[nodiscard]] runtime::Task<Result<std::vector<BlockRun>>> block_states(
+        GenerationId generation, uint32_t block, uint32_t count, uint32_t max_runs = UINT32_MAX);
 
     // --- shards and their state (durable on completion) ---
 

@@ -49,6 +49,28 @@ TEST_F(TrayTest, ReadsWhatWasWritten) {
     rig->check_space();
 }
 
+// One command may ask about a shard of 64 GiB: what is built is bounded by what can be sent.
+TEST_F(TrayTest, BlockStatesEndAfterAsManyRunsAsAskedFor) {
+    start();
+    for (uint32_t block = 0; block < 10; block += 2) ASSERT_TRUE(rig->write(1, 1, block, 1, 100));
+    const auto all = rig->run(rig->tray().block_states({1, 1}, 0, 600));
+    ASSERT_TRUE(all);
+    EXPECT_EQ(all->size(), 10u);
+    uint32_t block = 0;
+    for (size_t at = 0; at < all->size();) {
+        const auto some = rig->run(rig->tray().block_states({1, 1}, block, 600 - block, 3));
+        ASSERT_TRUE(some);
+        ASSERT_EQ(some->size(), std::min<size_t>(3, all->size() - at));
+        for (const BlockRun& run : *some) {
+            EXPECT_EQ(run.state, (*all)[at].state);
+            EXPECT_EQ(run.count, (*all)[at].count) << "a run is whole";
+            block += run.count;
+            ++at;
+        }
+    }
+    EXPECT_EQ(block, 600u);
+}
+
 TEST_F(TrayTest, SurvivesStopAndCrash) {
     start();
     ASSERT_TRUE(rig->write(1, 1, 0, 257, 1000));

@@ -57,8 +57,9 @@ Status check_opcode(Opcode opcode, std::string_view what) {
 }
 
 Status check_status(uint16_t status, std::string_view what) {
-    if (status <= static_cast<uint16_t>(Errc::data_lost)) return {};
-    return refuse(Errc::protocol, what, "status", status, "0 to 26");
+    constexpr auto last = static_cast<uint16_t>(Errc::data_lost);
+    if (status <= last) return {};
+    return refuse(Errc::protocol, what, "status", status, fmt::format("0 to {}", last));
 }
 
 Status check_zero(std::string_view what, std::string_view field, uint64_t value) {

@@ -225,7 +225,7 @@ TEST(Wire, BadHellosAreRefusedByField) {
 TEST(Wire, BadRepliesAreRefusedByField) {
     Completion c;
     c.status = 28;
-    expect_refused(c, Errc::protocol, "status");
+    expect_refused(c, Errc::protocol, "status is 28, allowed is 0 to 27");
     c = {};
     c.length = max_data_bytes + 1;
     expect_refused(c, Errc::out_of_range, "length");
