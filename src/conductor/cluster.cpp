@@ -233,6 +233,16 @@ Status take_tasks(Cluster& cluster, const std::vector<meta::Entry>& entries) {
     return {};
 }
 
+Status take_open_marks(Cluster& cluster, const std::vector<meta::Entry>& entries) {
+    for (const auto& [id, volume] : cluster.volumes) {
+        const auto mark =
+            std::ranges::lower_bound(entries, keys::open_mark(id), {}, &meta::Entry::key);
+        volume->open_mark = mark != entries.end() && mark->key == keys::open_mark(id);
+        volume->was_open = volume->open_mark;
+    }
+    return {};
+}
+
 }  // namespace
 
 Task<Result<std::unique_ptr<Cluster>>> load_cluster(meta::Engine& engine) {
@@ -245,8 +255,9 @@ Task<Result<std::unique_ptr<Cluster>>> load_cluster(meta::Engine& engine) {
     }
     using Take = Status (*)(Cluster&, const std::vector<meta::Entry>&);
     constexpr std::pair<std::string_view, Take> parts[] = {
-        {keys::volumes, &take_volumes}, {keys::shards, &take_pages}, {keys::stores, &take_stores},
-        {keys::trays, &take_trays},     {keys::tasks, &take_tasks},
+        {keys::volumes, &take_volumes}, {keys::shards, &take_pages},
+        {keys::stores, &take_stores},   {keys::trays, &take_trays},
+        {keys::tasks, &take_tasks},     {keys::open_marks, &take_open_marks},
     };
     for (const auto& [prefix, take] : parts) {
         auto entries = co_await list_all(engine, std::string(prefix));

@@ -35,6 +35,8 @@ struct VolumeEntry {
     meta::Version version = 0;
     std::vector<Page> pages;
     uint32_t open_handles = 0;
+    bool open_mark = false;  // persisted: it has open handles, or had some not long ago
+    bool was_open = false;   // when an earlier conductor ended; its clients may still come back
     // Held across the steps of anything that changes the volume.
     runtime::Mutex mutex;
 

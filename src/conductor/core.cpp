@@ -35,6 +35,8 @@ Task<Status> Core::start() {
     cluster_ = std::move(*loaded);
     PF_CO_TRY(co_await ensure_cluster());
     serving_ = true;
+    reopen_grace_end_ = reactor_.now() + reopen_grace;
+    run_in_background(end_reopen_grace());
     for (const auto& [volume_id, task] : cluster_->tasks) {
         const auto volume = cluster_->volumes.find(volume_id);
         if (volume == cluster_->volumes.end()) {
