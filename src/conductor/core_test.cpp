@@ -535,6 +535,19 @@ TEST_F(CoreTest, TraysAreAddedAndRemoved) {
     EXPECT_TRUE(core_->list_trays().empty());
 }
 
+// The store may have lost its list of trays, and the tray its superblocks.
+TEST_F(CoreTest, APlaceWithVolumesIsNeverFormatted) {
+    ASSERT_TRUE(register_store(1, 0));
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    request.set_create_bytes(10 * gib);
+    ASSERT_TRUE(reactor_.run(core_->add_tray(0, request)));
+    EXPECT_FALSE(fake(1).last_add.mount_only());
+    ASSERT_TRUE(create("vol", gib));
+    ASSERT_TRUE(reactor_.run(core_->add_tray(0, request)));
+    EXPECT_TRUE(fake(1).last_add.mount_only());
+}
+
 TEST_F(CoreTest, TopAddsUpLoads) {
     ASSERT_TRUE(register_store(1, 1));
     const auto created = create("vol", gib);

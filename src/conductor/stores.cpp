@@ -1,6 +1,8 @@
 // Stores and trays: registration, heartbeats, and giving a store that (re)started its epochs.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/log.hpp"
 #include "base/uuid.hpp"
 #include "conductor/core.hpp"
@@ -334,6 +336,12 @@ Task<Result<v1::Tray>> Core::add_tray_at(uint32_t store_id, v1::AddTrayRequest r
                                    cluster_->stores.size()));
     }
     request.set_cluster_uuid(cluster_->record.uuid());
+    // Also for a store that lost its own list.
+    request.set_mount_only(std::ranges::any_of(cluster_->trays, [&](const auto& each) {
+        const TrayEntry& tray = each.second;
+        return tray.replicas > 0 && tray.record.store_id() == store_id &&
+               tray.record.path() == request.path();
+    }));
     v1::RpcRequest rpc;
     *rpc.mutable_add_tray() = std::move(request);
     const auto reply = co_await call_store(store_id, std::move(rpc));

@@ -129,6 +129,7 @@ Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
     add.path = request.path();
     add.create_bytes = request.create_bytes();
     add.force = request.force();
+    add.mount_only = request.mount_only();
     if (!request.write_cache().empty()) {
         PF_CO_TRY_ASSIGN(add.write_cache, parse_write_cache(request.write_cache()));
     }
