@@ -519,6 +519,8 @@ TEST_F(CoreTest, TraysAreAddedAndRemoved) {
     v1::AddTrayRequest request;
     request.set_path("relative");
     EXPECT_EQ(reactor_.run(core_->add_tray(0, request)).error().code, Errc::invalid_argument);
+    request.set_path("/x/new\nline.img");
+    EXPECT_EQ(reactor_.run(core_->add_tray(0, request)).error().code, Errc::invalid_argument);
     request.set_path("/dev/x");
     request.set_create_bytes(10 * gib);
     const auto added = reactor_.run(core_->add_tray(0, request));

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/log.hpp"
+#include "base/paths.hpp"
 #include "base/uuid.hpp"
 #include "conductor/core.hpp"
 #include "conductor/keys.hpp"
@@ -325,6 +326,7 @@ Task<Result<v1::Tray>> Core::add_tray(uint32_t store_id, v1::AddTrayRequest requ
 }
 
 Task<Result<v1::Tray>> Core::add_tray_at(uint32_t store_id, v1::AddTrayRequest request) {
+    PF_CO_TRY(check_tray_path(request.path()));
     if (request.path().empty() || request.path().front() != '/') {
         co_return fail(Errc::invalid_argument,
                        fmt::format("tray path '{}' is not an absolute path of a device or file",

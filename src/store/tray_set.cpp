@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/log.hpp"
+#include "base/paths.hpp"
 #include "tray/superblock.hpp"
 
 namespace pf::pfs {
@@ -195,6 +196,7 @@ Task<void> TraySet::mount(TrayPlace place) {
 }
 
 Task<Result<TraySlot*>> TraySet::add(AddTray request) {
+    PF_CO_TRY(check_tray_path(request.path));
     TraySlot* slot = find_path(request.path);
     if (slot != nullptr && slot->tray != nullptr) {
         co_return fail(Errc::already_exists,

@@ -173,5 +173,25 @@ TEST(TraySet, regression_a_place_that_had_a_tray_is_not_formatted_without_force)
     EXPECT_EQ(add({}, false).first, Errc::ok) << "a blank disk";
 }
 
+Task<Errc> add_path(std::string path) {
+    TraySet trays(runtime::Reactor::current(), {});
+    AddTray add;
+    add.path = std::move(path);
+    Task<Result<TraySlot*>> adding = trays.add(add);
+    const Result<TraySlot*> added = co_await adding;
+    co_return added ? Errc::ok : added.error().code;
+}
+
+// Found by hand: a tray was accepted whose path had a line break, and the store could never again
+// read its list of trays.
+TEST(TraySet, regression_a_path_with_control_characters_is_refused) {
+    for (const char* path : {"/x/new\nline.img", "/x/\x01", "/x/\x7f"}) {
+        sim::Simulation simulation({.seed = 1});
+        sim::SimNode& node = simulation.add_node("store");
+        node.start();
+        EXPECT_EQ(simulation.run_task(node, add_path(path)), Errc::invalid_argument);
+    }
+}
+
 }  // namespace
 }  // namespace pf::pfs
