@@ -496,6 +496,28 @@ TEST_F(CoreTest, rule_16_an_older_incarnation_never_serves) {
     EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OK);
 }
 
+// Found by hand: for every tray that could not be mounted 'tray list' said that it came back with
+// incarnation 0.
+TEST_F(CoreTest, regression_a_tray_that_is_not_mounted_says_why) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    v1::HeartbeatRequest beat;
+    beat.set_store_id(1);
+    auto& report = *beat.add_trays();
+    report.set_uuid(tray_uuid(1, 0));
+    report.set_path("/t.img");
+    report.set_health(v1::HEALTH_ERROR);
+    report.set_message("both superblocks are unusable");
+    ASSERT_TRUE(core_->heartbeat(beat));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_ERROR);
+    EXPECT_EQ(core_->list_trays()[0].message(), "both superblocks are unusable");
+    // The older disk is still found out.
+    ASSERT_TRUE(register_store(1, 1, 4));
+    EXPECT_NE(core_->list_trays()[0].message().find("incarnation 4 after 5"), std::string::npos);
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OK);
+}
+
 TEST_F(CoreTest, StoresAreKnownByTheirIdentity) {
     const auto first = register_store(1, 1);
     const auto second = register_store(2, 1);

@@ -147,8 +147,11 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
         return refuse(fmt::format("store {} reports it, but its replicas belong to store {}",
                                   store_id, tray.record.store_id()));
     }
-    // R16: an older incarnation is an old disk or a restored image; it never serves.
-    if (report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
+    // R16: an older incarnation is an old disk or a restored image; it never serves. One that is
+    // not mounted has none, and its store says why.
+    const bool mounted = report.incarnation() != 0;
+    if (mounted &&
+        report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
         return refuse(
             fmt::format("it came back with incarnation {} after {}: an old disk or a "
                         "restored image",
@@ -156,7 +159,7 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     }
     const uint64_t incarnation = tray.record.incarnation();
     tray.refused = false;
-    tray.seen_incarnation = report.incarnation();
+    if (mounted) tray.seen_incarnation = report.incarnation();
     tray.record = report;
     tray.record.set_store_id(store_id);
     tray.record.set_incarnation(incarnation);  // until activation has persisted the new one
