@@ -57,6 +57,11 @@ v1::Health Cluster::tray_health(const TrayEntry& tray) const {
     return tray.record.health();
 }
 
+bool Cluster::tray_serves(const TrayEntry& tray) const {
+    const v1::Health health = tray_health(tray);
+    return health == v1::HEALTH_OK || health == v1::HEALTH_DEGRADED;
+}
+
 uint32_t Cluster::lost_shards(const VolumeEntry& volume) const {
     uint32_t shards = 0;
     for (const auto& [uuid, tray] : trays) {

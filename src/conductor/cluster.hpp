@@ -85,6 +85,8 @@ struct Cluster {
     [[nodiscard]] Result<std::shared_ptr<VolumeEntry>> find_volume(std::string_view name) const;
     [[nodiscard]] const StoreEntry* store_by_uuid(std::string_view uuid) const;
     [[nodiscard]] v1::Health tray_health(const TrayEntry& tray) const;
+    // Does I/O, though something may be wrong: a damaged copy, or losses of some volumes.
+    [[nodiscard]] bool tray_serves(const TrayEntry& tray) const;
     [[nodiscard]] v1::Health volume_health(const VolumeEntry& volume) const;
     // T7: its shards that may have lost writes and answer no I/O.
     [[nodiscard]] uint32_t lost_shards(const VolumeEntry& volume) const;

@@ -196,8 +196,8 @@ ClusterStatus Core::status() const {
         ++out.trays;
         const auto health = cluster_->tray_health(tray);
         worsen(health);
-        if (health != v1::HEALTH_OK) continue;
-        ++out.trays_ok;
+        out.trays_ok += health == v1::HEALTH_OK ? 1 : 0;
+        if (!cluster_->tray_serves(tray)) continue;
         out.capacity_bytes += tray.record.capacity_bytes();
         out.free_bytes += tray.record.free_bytes();
         out.user_bytes += tray.record.user_bytes();

@@ -205,6 +205,35 @@ TEST_F(CoreTest, PlacementTakesTheMostFreeTray) {
     }
 }
 
+// Found by hand: one damaged copy of a superblock, used around and repaired, left the tray degraded
+// until the next start, and no volume could be made: '0 healthy trays'.
+TEST_F(CoreTest, regression_a_degraded_tray_that_serves_takes_volumes) {
+    ASSERT_TRUE(register_store(1, 1));
+    v1::HeartbeatRequest beat;
+    beat.set_store_id(1);
+    auto& report = *beat.add_trays();
+    report.set_uuid(tray_uuid(1, 0));
+    report.set_incarnation(1);
+    report.set_capacity_bytes(100 * gib);
+    report.set_free_bytes(100 * gib);
+    report.set_health(v1::HEALTH_DEGRADED);
+    ASSERT_TRUE(core_->heartbeat(beat));
+    EXPECT_TRUE(create("vol", gib));
+    EXPECT_EQ(core_->status().trays_ok, 0u);
+    EXPECT_EQ(core_->status().capacity_bytes, 100 * gib);
+    // Others come first.
+    ASSERT_TRUE(register_store(2, 1, 1, gib));
+    ASSERT_TRUE(create("second", gib));
+    EXPECT_EQ(fake(2).shards.size(), 1u);
+    report.set_health(v1::HEALTH_ERROR);
+    ASSERT_TRUE(core_->heartbeat(beat));
+    beat.set_stopping(true);
+    beat.set_store_id(2);
+    beat.clear_trays();
+    ASSERT_TRUE(core_->heartbeat(beat));
+    EXPECT_EQ(create("third", gib).error().code, Errc::unavailable);
+}
+
 TEST_F(CoreTest, OnePebibyteStaysWithinTheLimits) {
     ASSERT_TRUE(register_store(1, 2));
     const auto created = create("huge", uint64_t{1} << 50);

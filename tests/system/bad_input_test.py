@@ -344,6 +344,7 @@ class DamagedSuperblock(unittest.TestCase):
             self.assertEqual(library.read(volume, 8192, 0), (0, b"k" * 8192))
             library.close(volume)
             library.destroy()
+            cluster.cli("volume", "create", "second", "--size", "16M")   # repaired: it takes new ones
             cluster.stop()
 
             self.damage(image, 0)
