@@ -106,6 +106,23 @@ std::string Cluster::loss_message(const v1::Tray& tray) const {
         shards, named);
 }
 
+std::string Cluster::absence_message(const TrayEntry& tray) const {
+    const auto store = stores.find(tray.record.store_id());
+    if (store == stores.end() || !store->second.online) return {};
+    if (tray_health(tray) != v1::HEALTH_OFFLINE) return {};
+    std::string why = "its store does not have it";
+    for (const auto& [uuid, other] : trays) {
+        const bool there = other.record.store_id() == tray.record.store_id() &&
+                           other.record.path() == tray.record.path() &&
+                           tray_health(other) != v1::HEALTH_OFFLINE;
+        if (there) why = fmt::format("tray {} is in its place", uuid);
+    }
+    return fmt::format(
+        "{}: 'pfcli tray remove {}{}' forgets it{}", why, tray.record.uuid(),
+        tray.replicas > 0 ? " --force" : "",
+        tray.replicas > 0 ? fmt::format(" and the data of its {} shards", tray.replicas) : "");
+}
+
 v1::Volume Cluster::show(const VolumeEntry& volume) const {
     v1::Volume out = volume.record;
     out.set_health(volume_health(volume));
@@ -124,6 +141,8 @@ v1::Tray Cluster::show(const TrayEntry& tray) const {
     v1::Tray out = tray.record;
     out.set_health(tray_health(tray));
     if (out.lost_size() > 0) out.set_message(loss_message(out));
+    const std::string absent = absence_message(tray);
+    if (!absent.empty()) out.set_message(absent);
     return out;
 }
 

@@ -91,6 +91,8 @@ struct Cluster {
     // T7: its shards that may have lost writes and answer no I/O.
     [[nodiscard]] uint32_t lost_shards(const VolumeEntry& volume) const;
     [[nodiscard]] std::string loss_message(const v1::Tray& tray) const;
+    // Why a tray is not reported, and what to do; empty if it is, or its store is away.
+    [[nodiscard]] std::string absence_message(const TrayEntry& tray) const;
     // With health and open handles, as people see it.
     [[nodiscard]] v1::Volume show(const VolumeEntry& volume) const;
     [[nodiscard]] v1::Store show(const StoreEntry& store, runtime::Nanos now) const;

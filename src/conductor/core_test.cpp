@@ -601,6 +601,35 @@ TEST_F(CoreTest, APlaceWithVolumesIsNeverFormatted) {
     EXPECT_TRUE(fake(1).last_add.mount_only());
 }
 
+// Found by hand: after a format with --force the old tray stayed in the list without a word.
+TEST_F(CoreTest, regression_a_tray_that_was_formatted_over_says_how_to_forget_it) {
+    ASSERT_TRUE(register_store(1, 0));
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    const auto old = reactor_.run(core_->add_tray(0, request));
+    ASSERT_TRUE(old);
+    ASSERT_TRUE(create("vol", gib));
+    request.set_force(true);
+    const auto fresh = reactor_.run(core_->add_tray(0, request));
+    ASSERT_TRUE(fresh);
+    const auto check = [&] {
+        for (const auto& tray : core_->list_trays()) {
+            if (tray.uuid() != old->uuid()) continue;
+            EXPECT_EQ(tray.health(), v1::HEALTH_OFFLINE);
+            EXPECT_NE(tray.message().find(fresh->uuid()), std::string::npos) << tray.message();
+            EXPECT_NE(tray.message().find("tray remove " + old->uuid() + " --force"),
+                      std::string::npos)
+                << tray.message();
+        }
+    };
+    check();
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(old->uuid());
+    forget.set_force(true);
+    EXPECT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    EXPECT_EQ(core_->list_trays().size(), 1u);
+}
+
 TEST_F(CoreTest, TopAddsUpLoads) {
     ASSERT_TRUE(register_store(1, 1));
     const auto created = create("vol", gib);

@@ -370,7 +370,18 @@ Task<Result<v1::Tray>> Core::adopt_tray(uint32_t store_id, v1::Tray record) {
     const std::string uuid = record.uuid();
     PF_CO_TRY(co_await save_tray(std::move(record)));
     log_info("tray {} added to store {}", uuid, store_id);
-    co_return cluster_->show(cluster_->trays.at(uuid));
+    // What was at its path is gone: it was formatted over.
+    const TrayEntry& added = cluster_->trays.at(uuid);
+    for (auto& [other_uuid, other] : cluster_->trays) {
+        if (other_uuid == uuid || other.record.store_id() != store_id ||
+            other.record.path() != added.record.path()) {
+            continue;
+        }
+        other.refused = false;
+        other.record.set_health(v1::HEALTH_OFFLINE);
+        other.record.clear_lost();
+    }
+    co_return cluster_->show(added);
 }
 
 Task<Status> Core::remove_tray(v1::RemoveTrayRequest request) {
