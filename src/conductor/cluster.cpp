@@ -123,6 +123,23 @@ std::string Cluster::absence_message(const TrayEntry& tray) const {
         tray.replicas > 0 ? fmt::format(" and the data of its {} shards", tray.replicas) : "");
 }
 
+std::string Cluster::outage_message(const VolumeEntry& volume) const {
+    for (const auto& uuid : volume.tray_uuids()) {
+        const auto found = trays.find(uuid);
+        if (found != trays.end() && tray_serves(found->second)) continue;
+        std::string why = "it was removed";
+        if (found != trays.end()) {
+            const v1::Tray tray = show(found->second);
+            why = tray.health() == v1::HEALTH_OFFLINE && tray.message().empty()
+                      ? fmt::format("store {} is not reachable", tray.store_id())
+                      : fmt::format("at '{}': {}", tray.path(), tray.message());
+        }
+        return fmt::format("tray {} does not serve, and I/O to its part of the volume waits: {}",
+                           uuid, why);
+    }
+    return {};
+}
+
 v1::Volume Cluster::show(const VolumeEntry& volume) const {
     v1::Volume out = volume.record;
     out.set_health(volume_health(volume));
@@ -134,6 +151,8 @@ v1::Volume Cluster::show(const VolumeEntry& volume) const {
             "{} --force' lets them go on with what is left",
             out.lost_shards(), out.shard_count(), out.name()));
     }
+    const std::string outage = outage_message(volume);
+    if (!outage.empty()) out.set_message(outage);
     return out;
 }
 

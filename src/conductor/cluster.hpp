@@ -93,6 +93,8 @@ struct Cluster {
     [[nodiscard]] std::string loss_message(const v1::Tray& tray) const;
     // Why a tray is not reported, and what to do; empty if it is, or its store is away.
     [[nodiscard]] std::string absence_message(const TrayEntry& tray) const;
+    // Which tray of the volume does not serve, and why; empty if all do.
+    [[nodiscard]] std::string outage_message(const VolumeEntry& volume) const;
     // With health and open handles, as people see it.
     [[nodiscard]] v1::Volume show(const VolumeEntry& volume) const;
     [[nodiscard]] v1::Store show(const StoreEntry& store, runtime::Nanos now) const;

@@ -197,7 +197,14 @@ ClusterStatus Core::status() const {
         const auto health = cluster_->tray_health(tray);
         worsen(health);
         out.trays_ok += health == v1::HEALTH_OK ? 1 : 0;
-        if (!cluster_->tray_serves(tray)) continue;
+        if (!cluster_->tray_serves(tray)) {
+            const v1::Tray shown = cluster_->show(tray);
+            if (out.message.empty() && !shown.message().empty()) {
+                out.message = fmt::format("tray {} at '{}' does not serve: {}", uuid, shown.path(),
+                                          shown.message());
+            }
+            continue;
+        }
         out.capacity_bytes += tray.record.capacity_bytes();
         out.free_bytes += tray.record.free_bytes();
         out.user_bytes += tray.record.user_bytes();

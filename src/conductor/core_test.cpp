@@ -540,6 +540,11 @@ TEST_F(CoreTest, regression_a_tray_that_is_not_mounted_says_why) {
     ASSERT_TRUE(core_->heartbeat(beat));
     EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_ERROR);
     EXPECT_EQ(core_->list_trays()[0].message(), "both superblocks are unusable");
+    for (const std::string& said :
+         {core_->status().message, core_->show_volume("vol")->message()}) {
+        EXPECT_NE(said.find("'/t.img'"), std::string::npos) << said;
+        EXPECT_NE(said.find("both superblocks are unusable"), std::string::npos) << said;
+    }
     // The older disk is still found out.
     ASSERT_TRUE(register_store(1, 1, 4));
     EXPECT_NE(core_->list_trays()[0].message().find("incarnation 4 after 5"), std::string::npos);
