@@ -79,6 +79,28 @@ Task<Status> Store::delete_shard(tray::ShardId id) {
     co_return Status{};
 }
 
+Task<Status> Store::delete_shards(v1::DeleteShardsRequest request) {
+    const Result<Uuid> tray = Uuid::parse(request.tray_uuid());
+    const Assignment* at = tray ? find_tray(*tray) : nullptr;
+    if (at != nullptr) {
+        const Worker& worker = *at->worker;
+        const bool mounted = co_await call_on(
+            worker.reactor(), [&worker, &tray] { return worker.has_mounted(*tray); });
+        if (!mounted) {
+            co_return fail(
+                Errc::unavailable,
+                fmt::format("tray {} at '{}' is not mounted: its shards are deleted when "
+                            "it is back",
+                            request.tray_uuid(), at->place.path));
+        }
+    }
+    for (const uint64_t id : request.shard_ids()) {
+        Task<Status> deleting = delete_shard(id);
+        PF_CO_TRY(co_await deleting);
+    }
+    co_return Status{};
+}
+
 Task<Status> Store::fence_session(tray::ShardId id, uint64_t session) {
     const auto known = shards_.find(id);
     if (known == shards_.end()) co_return Status{};  // nothing of it is ever written here
@@ -235,13 +257,12 @@ Task<Result<v1::RpcReply>> Store::dispatch(v1::RpcRequest request) {
             reply.mutable_apply_shards();
             break;
         }
-        case v1::RpcRequest::kDeleteShards:
-            for (const uint64_t id : request.delete_shards().shard_ids()) {
-                Task<Status> deleting = delete_shard(id);
-                PF_CO_TRY(co_await deleting);
-            }
+        case v1::RpcRequest::kDeleteShards: {
+            Task<Status> deleting = delete_shards(request.delete_shards());
+            PF_CO_TRY(co_await deleting);
             reply.mutable_delete_shards();
             break;
+        }
         case v1::RpcRequest::kFenceSession:
             for (const uint64_t id : request.fence_session().shard_ids()) {
                 Task<Status> fencing = fence_session(id, request.fence_session().session());

@@ -125,6 +125,12 @@ Task<Result<MountedTray>> Worker::add_tray(AddTray request) {
     co_return describe(*slot);
 }
 
+bool Worker::has_mounted(const Uuid& tray) const {
+    return std::ranges::any_of(trays_.slots(), [&tray](const auto& slot) {
+        return slot->id == tray && slot->tray != nullptr;
+    });
+}
+
 // R1, R3: each is a set of one (apply_shard refuses others), so it serves in the epoch it
 // remembers.
 void Worker::serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere) {
