@@ -232,6 +232,7 @@ bool Core::still_registered(uint32_t store_id, uint64_t registration) const {
 // R1: a store that restarted has no role until its shards get new epochs. Retried while the store
 // stays registered; a later registration begins anew.
 Task<void> Core::activate_store(uint32_t store_id, uint64_t registration) {
+    std::string said;  // once for each reason
     while (still_registered(store_id, registration)) {
         const Status activated = co_await activate_once(store_id);
         if (!still_registered(store_id, registration)) co_return;
@@ -240,7 +241,9 @@ Task<void> Core::activate_store(uint32_t store_id, uint64_t registration) {
             log_info("store {} is active", store_id);
             co_return;
         }
-        log_warning("store {} is not active yet: {}", store_id, activated.error().text());
+        const std::string why = activated.error().text();
+        if (why != said) log_warning("store {} is not active yet: {}", store_id, why);
+        said = why;
         const bool go_on = co_await pause(options_.retry_interval);
         if (!go_on) co_return;
     }

@@ -55,14 +55,14 @@ Task<Status> Store::apply_shard(v1::ApplyShard request) {
     // T7: one that should be here and is not was lost with the record that made it. It must not
     // come back empty as if nothing had ever been written.
     if (known == shards_.end()) state.damaged = !request.fresh();
-    if (state.damaged) {
-        log_error("tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
-                  at->place.path, state.shard);
-    }
     Worker& worker = *at->worker;
     Task<Status> applying =
         call_on(worker.reactor(), [&] { return worker.apply_shard(tray_id, state); });
     PF_CO_TRY(co_await applying);
+    if (state.damaged) {
+        log_error("tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
+                  at->place.path, state.shard);
+    }
     shards_.try_emplace(state.shard, &worker, tray_id);
     co_return Status{};
 }

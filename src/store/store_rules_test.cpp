@@ -738,6 +738,9 @@ TEST(StoreTrays, regression_shards_of_an_unmounted_tray_are_not_called_deleted) 
     rig.restart();
     ASSERT_NE(rig.store().worker(0).problem(), "");
     EXPECT_EQ(remove(), Errc::unavailable);
+    const Status applied = rig.on_server(rig.apply(2, 7));
+    ASSERT_FALSE(applied);
+    EXPECT_EQ(applied.error().code, Errc::unavailable) << "it did not fail, and may come back";
     rig.disk.clear_faults();
     rig.restart();
     ASSERT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);

@@ -175,6 +175,7 @@ Shard* Worker::find_shard(tray::ShardId id) const {
 Task<Status> Worker::apply_shard(Uuid tray, tray::ShardState state) {
     TraySlot* slot = trays_.find(tray);
     if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray.text());
+    if (slot->tray == nullptr) co_return fail(Errc::unavailable, "not mounted: " + slot->problem);
     if (!slot->serves()) co_return fail(Errc::io_error, "the tray failed: " + slot->path);
     if (Shard* shard = find_shard(state.shard)) {
         Task<Status> applying = shard->apply(state);
