@@ -57,6 +57,11 @@ v1::Health Cluster::tray_health(const TrayEntry& tray) const {
     return tray.record.health();
 }
 
+bool Cluster::tray_serves(const TrayEntry& tray) const {
+    const v1::Health health = tray_health(tray);
+    return health == v1::HEALTH_OK || health == v1::HEALTH_DEGRADED;
+}
+
 uint32_t Cluster::lost_shards(const VolumeEntry& volume) const {
     uint32_t shards = 0;
     for (const auto& [uuid, tray] : trays) {
@@ -101,6 +106,40 @@ std::string Cluster::loss_message(const v1::Tray& tray) const {
         shards, named);
 }
 
+std::string Cluster::absence_message(const TrayEntry& tray) const {
+    const auto store = stores.find(tray.record.store_id());
+    if (store == stores.end() || !store->second.online) return {};
+    if (tray_health(tray) != v1::HEALTH_OFFLINE) return {};
+    std::string why = "its store does not have it";
+    for (const auto& [uuid, other] : trays) {
+        const bool there = other.record.store_id() == tray.record.store_id() &&
+                           other.record.path() == tray.record.path() &&
+                           tray_health(other) != v1::HEALTH_OFFLINE;
+        if (there) why = fmt::format("tray {} is in its place", uuid);
+    }
+    return fmt::format(
+        "{}: 'pfcli tray remove {}{}' forgets it{}", why, tray.record.uuid(),
+        tray.replicas > 0 ? " --force" : "",
+        tray.replicas > 0 ? fmt::format(" and the data of its {} shards", tray.replicas) : "");
+}
+
+std::string Cluster::outage_message(const VolumeEntry& volume) const {
+    for (const auto& uuid : volume.tray_uuids()) {
+        const auto found = trays.find(uuid);
+        if (found != trays.end() && tray_serves(found->second)) continue;
+        std::string why = "it was removed";
+        if (found != trays.end()) {
+            const v1::Tray tray = show(found->second);
+            why = tray.health() == v1::HEALTH_OFFLINE && tray.message().empty()
+                      ? fmt::format("store {} is not reachable", tray.store_id())
+                      : fmt::format("at '{}': {}", tray.path(), tray.message());
+        }
+        return fmt::format("tray {} does not serve, and I/O to its part of the volume waits: {}",
+                           uuid, why);
+    }
+    return {};
+}
+
 v1::Volume Cluster::show(const VolumeEntry& volume) const {
     v1::Volume out = volume.record;
     out.set_health(volume_health(volume));
@@ -112,6 +151,8 @@ v1::Volume Cluster::show(const VolumeEntry& volume) const {
             "{} --force' lets them go on with what is left",
             out.lost_shards(), out.shard_count(), out.name()));
     }
+    const std::string outage = outage_message(volume);
+    if (!outage.empty()) out.set_message(outage);
     return out;
 }
 
@@ -119,6 +160,8 @@ v1::Tray Cluster::show(const TrayEntry& tray) const {
     v1::Tray out = tray.record;
     out.set_health(tray_health(tray));
     if (out.lost_size() > 0) out.set_message(loss_message(out));
+    const std::string absent = absence_message(tray);
+    if (!absent.empty()) out.set_message(absent);
     return out;
 }
 
@@ -233,6 +276,16 @@ Status take_tasks(Cluster& cluster, const std::vector<meta::Entry>& entries) {
     return {};
 }
 
+Status take_open_marks(Cluster& cluster, const std::vector<meta::Entry>& entries) {
+    for (const auto& [id, volume] : cluster.volumes) {
+        const auto mark =
+            std::ranges::lower_bound(entries, keys::open_mark(id), {}, &meta::Entry::key);
+        volume->open_mark = mark != entries.end() && mark->key == keys::open_mark(id);
+        volume->was_open = volume->open_mark;
+    }
+    return {};
+}
+
 }  // namespace
 
 Task<Result<std::unique_ptr<Cluster>>> load_cluster(meta::Engine& engine) {
@@ -245,8 +298,9 @@ Task<Result<std::unique_ptr<Cluster>>> load_cluster(meta::Engine& engine) {
     }
     using Take = Status (*)(Cluster&, const std::vector<meta::Entry>&);
     constexpr std::pair<std::string_view, Take> parts[] = {
-        {keys::volumes, &take_volumes}, {keys::shards, &take_pages}, {keys::stores, &take_stores},
-        {keys::trays, &take_trays},     {keys::tasks, &take_tasks},
+        {keys::volumes, &take_volumes}, {keys::shards, &take_pages},
+        {keys::stores, &take_stores},   {keys::trays, &take_trays},
+        {keys::tasks, &take_tasks},     {keys::open_marks, &take_open_marks},
     };
     for (const auto& [prefix, take] : parts) {
         auto entries = co_await list_all(engine, std::string(prefix));

@@ -35,6 +35,8 @@ struct VolumeEntry {
     meta::Version version = 0;
     std::vector<Page> pages;
     uint32_t open_handles = 0;
+    bool open_mark = false;  // persisted: it has open handles, or had some not long ago
+    bool was_open = false;   // when an earlier conductor ended; its clients may still come back
     // Held across the steps of anything that changes the volume.
     runtime::Mutex mutex;
 
@@ -83,10 +85,16 @@ struct Cluster {
     [[nodiscard]] Result<std::shared_ptr<VolumeEntry>> find_volume(std::string_view name) const;
     [[nodiscard]] const StoreEntry* store_by_uuid(std::string_view uuid) const;
     [[nodiscard]] v1::Health tray_health(const TrayEntry& tray) const;
+    // Does I/O, though something may be wrong: a damaged copy, or losses of some volumes.
+    [[nodiscard]] bool tray_serves(const TrayEntry& tray) const;
     [[nodiscard]] v1::Health volume_health(const VolumeEntry& volume) const;
     // T7: its shards that may have lost writes and answer no I/O.
     [[nodiscard]] uint32_t lost_shards(const VolumeEntry& volume) const;
     [[nodiscard]] std::string loss_message(const v1::Tray& tray) const;
+    // Why a tray is not reported, and what to do; empty if it is, or its store is away.
+    [[nodiscard]] std::string absence_message(const TrayEntry& tray) const;
+    // Which tray of the volume does not serve, and why; empty if all do.
+    [[nodiscard]] std::string outage_message(const VolumeEntry& volume) const;
     // With health and open handles, as people see it.
     [[nodiscard]] v1::Volume show(const VolumeEntry& volume) const;
     [[nodiscard]] v1::Store show(const StoreEntry& store, runtime::Nanos now) const;

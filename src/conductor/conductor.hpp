@@ -19,7 +19,7 @@ struct ConductorOptions {
     runtime::Address rpc;   // clients expect it at the HTTP port + conductor_rpc_from_http
     bool insecure_listen = false;
     size_t max_body_bytes = size_t{1} << 20;
-    unsigned http_threads = 8;
+    unsigned http_threads = net::HttpOptions{}.threads;
     CoreOptions core;
 };
 

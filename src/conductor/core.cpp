@@ -35,6 +35,8 @@ Task<Status> Core::start() {
     cluster_ = std::move(*loaded);
     PF_CO_TRY(co_await ensure_cluster());
     serving_ = true;
+    reopen_grace_end_ = reactor_.now() + reopen_grace;
+    run_in_background(end_reopen_grace());
     for (const auto& [volume_id, task] : cluster_->tasks) {
         const auto volume = cluster_->volumes.find(volume_id);
         if (volume == cluster_->volumes.end()) {
@@ -194,8 +196,15 @@ ClusterStatus Core::status() const {
         ++out.trays;
         const auto health = cluster_->tray_health(tray);
         worsen(health);
-        if (health != v1::HEALTH_OK) continue;
-        ++out.trays_ok;
+        out.trays_ok += health == v1::HEALTH_OK ? 1 : 0;
+        if (!cluster_->tray_serves(tray)) {
+            const v1::Tray shown = cluster_->show(tray);
+            if (out.message.empty() && !shown.message().empty()) {
+                out.message = fmt::format("tray {} at '{}' does not serve: {}", uuid, shown.path(),
+                                          shown.message());
+            }
+            continue;
+        }
         out.capacity_bytes += tray.record.capacity_bytes();
         out.free_bytes += tray.record.free_bytes();
         out.user_bytes += tray.record.user_bytes();

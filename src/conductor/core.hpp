@@ -25,6 +25,9 @@ struct CoreOptions {
     std::function<uint64_t()> wall_clock_ms = [] { return uint64_t{0}; };
 };
 
+// After its start the conductor waits so long for clients to come back: one pauses at most 5 s
+// between its attempts, and an attempt takes a heartbeat or two.
+inline constexpr runtime::Nanos reopen_grace = 15 * runtime::seconds;
 inline constexpr uint32_t max_volumes = 65536;
 inline constexpr uint32_t max_handles = 65536;
 inline constexpr uint32_t max_stores = 1024;
@@ -34,6 +37,7 @@ inline constexpr uint32_t max_loads_per_heartbeat = 4096;
 struct ClusterStatus {
     v1::Cluster cluster;
     v1::Health health = v1::HEALTH_OK;
+    std::string message;  // the first tray that does not serve, and why
     uint32_t volumes = 0;
     uint32_t stores = 0;
     uint32_t stores_online = 0;
@@ -148,6 +152,12 @@ class Core {
     [[nodiscard]] runtime::Task<Status> apply_batch(uint32_t store_id,
                                                     std::vector<v1::ApplyShard> batch);
 
+    // handles.cpp: which volumes are open, for the next start.
+    [[nodiscard]] runtime::Task<Status> put_open_mark(Volume volume);
+    [[nodiscard]] runtime::Task<void> drop_open_mark(Volume volume);
+    [[nodiscard]] runtime::Task<void> end_reopen_grace();
+    [[nodiscard]] Status check_not_open(const VolumeEntry& volume) const;
+
     // losses.cpp
     [[nodiscard]] runtime::Task<Result<uint32_t>> accept_loss(uint32_t store_id,
                                                               v1::AcceptLossRequest request);
@@ -185,6 +195,7 @@ class Core {
     Counter store_ids_{.name = "store", .block = 1, .mutex = {}};
     Counter sessions_{.name = "session", .block = 1024, .mutex = {}};
     uint64_t next_handle_ = 1;
+    runtime::Nanos reopen_grace_end_ = 0;
     runtime::Mutex registering_;
     bool serving_ = false;
     bool stopping_ = false;

@@ -205,6 +205,35 @@ TEST_F(CoreTest, PlacementTakesTheMostFreeTray) {
     }
 }
 
+// Found by hand: one damaged copy of a superblock, used around and repaired, left the tray degraded
+// until the next start, and no volume could be made: '0 healthy trays'.
+TEST_F(CoreTest, regression_a_degraded_tray_that_serves_takes_volumes) {
+    ASSERT_TRUE(register_store(1, 1));
+    v1::HeartbeatRequest beat;
+    beat.set_store_id(1);
+    auto& report = *beat.add_trays();
+    report.set_uuid(tray_uuid(1, 0));
+    report.set_incarnation(1);
+    report.set_capacity_bytes(100 * gib);
+    report.set_free_bytes(100 * gib);
+    report.set_health(v1::HEALTH_DEGRADED);
+    ASSERT_TRUE(core_->heartbeat(beat));
+    EXPECT_TRUE(create("vol", gib));
+    EXPECT_EQ(core_->status().trays_ok, 0u);
+    EXPECT_EQ(core_->status().capacity_bytes, 100 * gib);
+    // Others come first.
+    ASSERT_TRUE(register_store(2, 1, 1, gib));
+    ASSERT_TRUE(create("second", gib));
+    EXPECT_EQ(fake(2).shards.size(), 1u);
+    report.set_health(v1::HEALTH_ERROR);
+    ASSERT_TRUE(core_->heartbeat(beat));
+    beat.set_stopping(true);
+    beat.set_store_id(2);
+    beat.clear_trays();
+    ASSERT_TRUE(core_->heartbeat(beat));
+    EXPECT_EQ(create("third", gib).error().code, Errc::unavailable);
+}
+
 TEST_F(CoreTest, OnePebibyteStaysWithinTheLimits) {
     ASSERT_TRUE(register_store(1, 2));
     const auto created = create("huge", uint64_t{1} << 50);
@@ -371,6 +400,39 @@ TEST_F(CoreTest, OpenVolumesAreNotDeletedWithoutForce) {
     expect_no_trace();
 }
 
+// Found by hand: handles are in memory only, so for some seconds after a restart of the conductor
+// an open volume was deleted without --force.
+TEST_F(CoreTest, regression_a_volume_open_before_a_restart_is_not_deleted_without_force) {
+    ASSERT_TRUE(register_store(1, 1));
+    for (const char* name : {"used", "closed", "forced"}) ASSERT_TRUE(create(name, gib));
+    ASSERT_TRUE(open("used", 7));
+    ASSERT_TRUE(open("forced", 7));
+    ASSERT_TRUE(open("closed", 8));
+    core_->close_connection(8);
+    reactor_.run_for(milliseconds);
+    crash();
+    start();
+    ASSERT_TRUE(register_store(1, 1));
+    EXPECT_TRUE(remove("closed")) << "it had no client any more";
+    const auto refused = remove("used");
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::busy);
+    EXPECT_NE(refused.error().message.find("--force"), std::string::npos);
+    EXPECT_TRUE(remove("forced", true));
+    // The mark outlives a second crash, and the client's return ends in a close.
+    restart();
+    ASSERT_TRUE(register_store(1, 1));
+    EXPECT_FALSE(remove("used"));
+    ASSERT_TRUE(open("used", 9));
+    core_->close_connection(9);
+    EXPECT_FALSE(remove("used")) << "another client may come";
+    reactor_.run_for(reopen_grace);
+    EXPECT_EQ(keys_under("open/"), 0u);
+    ASSERT_TRUE(register_store(1, 1));  // no heartbeat came
+    EXPECT_TRUE(remove("used"));
+    expect_no_trace();
+}
+
 TEST_F(CoreTest, SessionsAreNeverReused) {
     ASSERT_TRUE(register_store(1, 1));
     ASSERT_TRUE(create("vol", gib));
@@ -463,6 +525,33 @@ TEST_F(CoreTest, rule_16_an_older_incarnation_never_serves) {
     EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OK);
 }
 
+// Found by hand: for every tray that could not be mounted 'tray list' said that it came back with
+// incarnation 0.
+TEST_F(CoreTest, regression_a_tray_that_is_not_mounted_says_why) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    v1::HeartbeatRequest beat;
+    beat.set_store_id(1);
+    auto& report = *beat.add_trays();
+    report.set_uuid(tray_uuid(1, 0));
+    report.set_path("/t.img");
+    report.set_health(v1::HEALTH_ERROR);
+    report.set_message("both superblocks are unusable");
+    ASSERT_TRUE(core_->heartbeat(beat));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_ERROR);
+    EXPECT_EQ(core_->list_trays()[0].message(), "both superblocks are unusable");
+    for (const std::string& said :
+         {core_->status().message, core_->show_volume("vol")->message()}) {
+        EXPECT_NE(said.find("'/t.img'"), std::string::npos) << said;
+        EXPECT_NE(said.find("both superblocks are unusable"), std::string::npos) << said;
+    }
+    // The older disk is still found out.
+    ASSERT_TRUE(register_store(1, 1, 4));
+    EXPECT_NE(core_->list_trays()[0].message().find("incarnation 4 after 5"), std::string::npos);
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OK);
+}
+
 TEST_F(CoreTest, StoresAreKnownByTheirIdentity) {
     const auto first = register_store(1, 1);
     const auto second = register_store(2, 1);
@@ -486,6 +575,8 @@ TEST_F(CoreTest, TraysAreAddedAndRemoved) {
     v1::AddTrayRequest request;
     request.set_path("relative");
     EXPECT_EQ(reactor_.run(core_->add_tray(0, request)).error().code, Errc::invalid_argument);
+    request.set_path("/x/new\nline.img");
+    EXPECT_EQ(reactor_.run(core_->add_tray(0, request)).error().code, Errc::invalid_argument);
     request.set_path("/dev/x");
     request.set_create_bytes(10 * gib);
     const auto added = reactor_.run(core_->add_tray(0, request));
@@ -500,6 +591,48 @@ TEST_F(CoreTest, TraysAreAddedAndRemoved) {
     EXPECT_EQ(reactor_.run(core_->remove_tray(remove_tray)).error().code, Errc::not_found);
     restart();
     EXPECT_TRUE(core_->list_trays().empty());
+}
+
+// The store may have lost its list of trays, and the tray its superblocks.
+TEST_F(CoreTest, APlaceWithVolumesIsNeverFormatted) {
+    ASSERT_TRUE(register_store(1, 0));
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    request.set_create_bytes(10 * gib);
+    ASSERT_TRUE(reactor_.run(core_->add_tray(0, request)));
+    EXPECT_FALSE(fake(1).last_add.mount_only());
+    ASSERT_TRUE(create("vol", gib));
+    ASSERT_TRUE(reactor_.run(core_->add_tray(0, request)));
+    EXPECT_TRUE(fake(1).last_add.mount_only());
+}
+
+// Found by hand: after a format with --force the old tray stayed in the list without a word.
+TEST_F(CoreTest, regression_a_tray_that_was_formatted_over_says_how_to_forget_it) {
+    ASSERT_TRUE(register_store(1, 0));
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    const auto old = reactor_.run(core_->add_tray(0, request));
+    ASSERT_TRUE(old);
+    ASSERT_TRUE(create("vol", gib));
+    request.set_force(true);
+    const auto fresh = reactor_.run(core_->add_tray(0, request));
+    ASSERT_TRUE(fresh);
+    const auto check = [&] {
+        for (const auto& tray : core_->list_trays()) {
+            if (tray.uuid() != old->uuid()) continue;
+            EXPECT_EQ(tray.health(), v1::HEALTH_OFFLINE);
+            EXPECT_NE(tray.message().find(fresh->uuid()), std::string::npos) << tray.message();
+            EXPECT_NE(tray.message().find("tray remove " + old->uuid() + " --force"),
+                      std::string::npos)
+                << tray.message();
+        }
+    };
+    check();
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(old->uuid());
+    forget.set_force(true);
+    EXPECT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    EXPECT_EQ(core_->list_trays().size(), 1u);
 }
 
 TEST_F(CoreTest, TopAddsUpLoads) {

@@ -17,6 +17,7 @@ class FakeStores : public StoreLink {
         std::map<uint64_t, v1::ApplyShard> shards;
         std::map<std::string, std::string> trays;  // uuid -> path
         uint64_t applies = 0;
+        v1::AddTrayRequest last_add;
         std::set<uint64_t> damaged;  // shards that lost writes (T7)
     };
 
@@ -52,6 +53,7 @@ class FakeStores : public StoreLink {
         } else if (request.has_add_tray()) {
             const std::string uuid =
                 "00000000-0000-4000-8000-00000000" + std::to_string(next_tray_++);
+            store.last_add = request.add_tray();
             store.trays.emplace(uuid, request.add_tray().path());
             auto& tray = *reply.mutable_tray();
             tray.set_uuid(uuid);

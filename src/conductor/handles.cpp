@@ -33,6 +33,7 @@ Task<Result<v1::OpenVolumeReply>> Core::open_volume(v1::OpenVolumeRequest reques
         co_return fail(Errc::not_found, fmt::format("volume '{}' was deleted", request.name()));
     }
     if (request.exclusive()) PF_CO_TRY(co_await take_writer_token(volume));
+    PF_CO_TRY(co_await put_open_mark(volume));
 
     const uint64_t id = next_handle_++;
     Handle handle;
@@ -71,9 +72,62 @@ Status Core::close_volume(uint64_t handle, uint64_t connection) {
         return fail(Errc::not_found, fmt::format("handle {} is not open here", handle));
     }
     const auto volume = cluster_->volumes.find(found->second.volume_id);
-    if (volume != cluster_->volumes.end()) --volume->second->open_handles;
     cluster_->handles.erase(found);
+    if (volume == cluster_->volumes.end()) return {};
+    --volume->second->open_handles;
+    // At the end the mark stays: the clients come back to the next conductor.
+    if (volume->second->open_handles == 0 && !stopping_) {
+        run_in_background(drop_open_mark(volume->second));
+    }
     return {};
+}
+
+// Durable before the handle is given out. The volume's mutex is held.
+Task<Status> Core::put_open_mark(Volume volume) {
+    if (volume->open_mark) co_return Status{};
+    const uint64_t id = volume->record.id();
+    meta::Transaction transaction;
+    transaction.expect(keys::volume(id), volume->version).put(keys::open_mark(id), "1");
+    const auto saved = co_await commit(std::move(transaction));
+    if (!saved) co_return std::unexpected<Error>(saved.error());
+    volume->open_mark = true;
+    co_return Status{};
+}
+
+// A mark that cannot be removed stays; it only makes the next start more careful.
+Task<void> Core::drop_open_mark(Volume volume) {
+    co_await volume->mutex.lock();
+    const Unlock unlock(volume->mutex);
+    if (volume->open_handles > 0 || volume->was_open || !volume->open_mark || stopping_) co_return;
+    meta::Transaction transaction;
+    transaction.remove(keys::open_mark(volume->record.id()));
+    const auto removed = co_await commit(std::move(transaction));
+    if (removed) volume->open_mark = false;
+}
+
+Task<void> Core::end_reopen_grace() {
+    const bool go_on = co_await pause(reopen_grace);
+    if (!go_on) co_return;
+    std::vector<Volume> volumes;
+    for (const auto& [id, volume] : cluster_->volumes) {
+        if (std::exchange(volume->was_open, false)) volumes.push_back(volume);
+    }
+    for (const auto& volume : volumes) co_await drop_open_mark(volume);
+}
+
+Status Core::check_not_open(const VolumeEntry& volume) const {
+    if (volume.open_handles > 0) {
+        return fail(Errc::busy, fmt::format("volume '{}' is open by {} clients: close it there, or "
+                                            "delete it with --force",
+                                            volume.record.name(), volume.open_handles));
+    }
+    const runtime::Nanos now = reactor_.now();
+    if (!volume.was_open || now >= reopen_grace_end_) return {};
+    return fail(Errc::busy,
+                fmt::format("volume '{}' was open before the conductor restarted, and its clients "
+                            "may come back: wait {} s, or delete it with --force",
+                            volume.record.name(),
+                            (reopen_grace_end_ - now + runtime::seconds - 1) / runtime::seconds));
 }
 
 void Core::close_connection(uint64_t connection) {

@@ -17,6 +17,7 @@ inline constexpr std::string_view shards = "shards/";
 inline constexpr std::string_view stores = "stores/";
 inline constexpr std::string_view trays = "trays/";
 inline constexpr std::string_view tasks = "tasks/";
+inline constexpr std::string_view open_marks = "open/";
 
 [[nodiscard]] inline std::string counter(std::string_view name) {
     return fmt::format("counters/{}", name);
@@ -39,6 +40,10 @@ inline constexpr std::string_view tasks = "tasks/";
 // A trim of a volume; there is at most one for each.
 [[nodiscard]] inline std::string task(uint64_t volume_id) {
     return fmt::format("{}{:016x}", tasks, volume_id);
+}
+// Exists while clients have the volume open, so that a restarted conductor knows.
+[[nodiscard]] inline std::string open_mark(uint64_t volume_id) {
+    return fmt::format("{}{:016x}", open_marks, volume_id);
 }
 
 }  // namespace pf::conductor::keys

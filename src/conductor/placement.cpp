@@ -25,9 +25,10 @@ Status check_replicas(const Cluster& cluster, uint32_t replicas) {
 
 Placement::Placement(const Cluster& cluster) : store_count_(cluster.stores.size()) {
     for (const auto& [uuid, tray] : cluster.trays) {
-        if (cluster.tray_health(tray) != v1::HEALTH_OK) continue;
-        candidates_.push_back(
-            {{uuid, tray.record.store_id()}, static_cast<int64_t>(tray.record.free_bytes())});
+        if (!cluster.tray_serves(tray)) continue;
+        candidates_.push_back({{uuid, tray.record.store_id()},
+                               static_cast<int64_t>(tray.record.free_bytes()),
+                               cluster.tray_health(tray) == v1::HEALTH_OK});
     }
 }
 
@@ -40,12 +41,15 @@ Result<std::vector<TrayChoice>> Placement::choose(uint32_t replicas, uint64_t sh
                 return tray.store_id == candidate.tray.store_id;
             });
             if (taken) continue;
-            if (best == nullptr || candidate.room_bytes > best->room_bytes) best = &candidate;
+            const auto rank = [](const Candidate& of) {
+                return std::pair(of.healthy, of.room_bytes);
+            };
+            if (best == nullptr || rank(candidate) > rank(*best)) best = &candidate;
         }
         if (best == nullptr) {
             return fail(Errc::unavailable,
-                        fmt::format("no healthy tray for replica {} of {}: the cluster has {} "
-                                    "stores and {} healthy trays, see 'store list' and 'tray list'",
+                        fmt::format("no serving tray for replica {} of {}: the cluster has {} "
+                                    "stores and {} serving trays, see 'store list' and 'tray list'",
                                     chosen.size() + 1, replicas, store_count_, candidates_.size()));
         }
         best->room_bytes -= static_cast<int64_t>(shard_bytes);

@@ -22,6 +22,7 @@ class Placement {
     struct Candidate {
         TrayChoice tray;
         int64_t room_bytes = 0;  // negative once a thin tray is promised more than it has
+        bool healthy = true;     // the others serve too, and are taken when there is none
     };
     std::vector<Candidate> candidates_;
     size_t store_count_;

@@ -269,7 +269,7 @@ MetricsPage collect_metrics(const Core& core) {
     gauge("pureflash_stores", "Stores known.", status.stores);
     gauge("pureflash_stores_online", "Stores that send heartbeats.", status.stores_online);
     gauge("pureflash_trays", "Trays known.", status.trays);
-    gauge("pureflash_trays_ok", "Trays that serve.", status.trays_ok);
+    gauge("pureflash_trays_ok", "Trays without anything wrong.", status.trays_ok);
     gauge("pureflash_capacity_bytes", "Capacity of the serving trays.", status.capacity_bytes);
     gauge("pureflash_free_bytes", "Free space of the serving trays.", status.free_bytes);
     gauge("pureflash_open_handles", "Volumes opened by clients now.", status.open_handles);

@@ -136,6 +136,7 @@ json to_json(const ClusterStatus& status) {
     return {{"cluster_uuid", status.cluster.uuid()},
             {"cluster_name", status.cluster.name()},
             {"health", health_name(status.health)},
+            {"message", status.message},
             {"volumes", status.volumes},
             {"stores", status.stores},
             {"stores_online", status.stores_online},

@@ -3,8 +3,13 @@
 // tests/system/openapi_test.py, on real processes.)
 #include "conductor/rest.hpp"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
 
+#include <array>
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -78,6 +83,50 @@ TEST(Rest, ListensOnLoopbackOnlyUnlessToldOtherwise) {
     EXPECT_NE(refused.error().message.find("--insecure-listen"), std::string::npos);
     options.insecure_listen = true;
     EXPECT_TRUE(net::HttpServer::create(options));
+}
+
+// A connection that sent this; the descriptor.
+int connect_and_send(const runtime::Address& to, std::string_view text) {
+    const int fd = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(to.port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const bool connected =
+        ::connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+    EXPECT_TRUE(connected);
+    EXPECT_EQ(::send(fd, text.data(), text.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(text.size()));
+    return fd;
+}
+
+// Found by hand: 64 connections with half a request stopped REST, metrics and health for half a
+// minute.
+TEST(Rest, regression_half_requests_do_not_stop_health_checks) {
+    set_log_level(LogLevel::off);
+    net::HttpOptions options;
+    options.listen = {"127.0.0.1", 0};
+    auto server = net::HttpServer::create(options);
+    ASSERT_TRUE(server);
+    (*server)->route("GET", "/healthz", [](const net::HttpRequest&) {
+        return net::HttpResponse{200, "text/plain", "fine"};
+    });
+    (*server)->start();
+    std::vector<int> halves;
+    for (int i = 0; i < 64; ++i) {
+        halves.push_back(
+            connect_and_send((*server)->local(), "GET /healthz HTTP/1.1\r\nHost: a\r\n"));
+    }
+    const int fd = connect_and_send(
+        (*server)->local(), "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    const timeval patience{10, 0};
+    ::setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    std::array<char, 256> answer{};
+    EXPECT_GT(::recv(fd, answer.data(), answer.size() - 1, 0), 0);
+    EXPECT_TRUE(std::string_view(answer.data()).starts_with("HTTP/1.1 200")) << answer.data();
+    ::close(fd);
+    for (const int half : halves) ::close(half);
+    (*server)->stop();
 }
 
 Task<net::HttpResponse> answer_after(runtime::Nanos time, bool& ran) {

@@ -1,7 +1,10 @@
 // Stores and trays: registration, heartbeats, and giving a store that (re)started its epochs.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/log.hpp"
+#include "base/paths.hpp"
 #include "base/uuid.hpp"
 #include "conductor/core.hpp"
 #include "conductor/keys.hpp"
@@ -144,8 +147,11 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
         return refuse(fmt::format("store {} reports it, but its replicas belong to store {}",
                                   store_id, tray.record.store_id()));
     }
-    // R16: an older incarnation is an old disk or a restored image; it never serves.
-    if (report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
+    // R16: an older incarnation is an old disk or a restored image; it never serves. One that is
+    // not mounted has none, and its store says why.
+    const bool mounted = report.incarnation() != 0;
+    if (mounted &&
+        report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
         return refuse(
             fmt::format("it came back with incarnation {} after {}: an old disk or a "
                         "restored image",
@@ -153,7 +159,7 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     }
     const uint64_t incarnation = tray.record.incarnation();
     tray.refused = false;
-    tray.seen_incarnation = report.incarnation();
+    if (mounted) tray.seen_incarnation = report.incarnation();
     tray.record = report;
     tray.record.set_store_id(store_id);
     tray.record.set_incarnation(incarnation);  // until activation has persisted the new one
@@ -226,6 +232,7 @@ bool Core::still_registered(uint32_t store_id, uint64_t registration) const {
 // R1: a store that restarted has no role until its shards get new epochs. Retried while the store
 // stays registered; a later registration begins anew.
 Task<void> Core::activate_store(uint32_t store_id, uint64_t registration) {
+    std::string said;  // once for each reason
     while (still_registered(store_id, registration)) {
         const Status activated = co_await activate_once(store_id);
         if (!still_registered(store_id, registration)) co_return;
@@ -234,7 +241,9 @@ Task<void> Core::activate_store(uint32_t store_id, uint64_t registration) {
             log_info("store {} is active", store_id);
             co_return;
         }
-        log_warning("store {} is not active yet: {}", store_id, activated.error().text());
+        const std::string why = activated.error().text();
+        if (why != said) log_warning("store {} is not active yet: {}", store_id, why);
+        said = why;
         const bool go_on = co_await pause(options_.retry_interval);
         if (!go_on) co_return;
     }
@@ -323,6 +332,7 @@ Task<Result<v1::Tray>> Core::add_tray(uint32_t store_id, v1::AddTrayRequest requ
 }
 
 Task<Result<v1::Tray>> Core::add_tray_at(uint32_t store_id, v1::AddTrayRequest request) {
+    PF_CO_TRY(check_tray_path(request.path()));
     if (request.path().empty() || request.path().front() != '/') {
         co_return fail(Errc::invalid_argument,
                        fmt::format("tray path '{}' is not an absolute path of a device or file",
@@ -334,6 +344,12 @@ Task<Result<v1::Tray>> Core::add_tray_at(uint32_t store_id, v1::AddTrayRequest r
                                    cluster_->stores.size()));
     }
     request.set_cluster_uuid(cluster_->record.uuid());
+    // Also for a store that lost its own list.
+    request.set_mount_only(std::ranges::any_of(cluster_->trays, [&](const auto& each) {
+        const TrayEntry& tray = each.second;
+        return tray.replicas > 0 && tray.record.store_id() == store_id &&
+               tray.record.path() == request.path();
+    }));
     v1::RpcRequest rpc;
     *rpc.mutable_add_tray() = std::move(request);
     const auto reply = co_await call_store(store_id, std::move(rpc));
@@ -357,7 +373,18 @@ Task<Result<v1::Tray>> Core::adopt_tray(uint32_t store_id, v1::Tray record) {
     const std::string uuid = record.uuid();
     PF_CO_TRY(co_await save_tray(std::move(record)));
     log_info("tray {} added to store {}", uuid, store_id);
-    co_return cluster_->show(cluster_->trays.at(uuid));
+    // What was at its path is gone: it was formatted over.
+    const TrayEntry& added = cluster_->trays.at(uuid);
+    for (auto& [other_uuid, other] : cluster_->trays) {
+        if (other_uuid == uuid || other.record.store_id() != store_id ||
+            other.record.path() != added.record.path()) {
+            continue;
+        }
+        other.refused = false;
+        other.record.set_health(v1::HEALTH_OFFLINE);
+        other.record.clear_lost();
+    }
+    co_return cluster_->show(added);
 }
 
 Task<Status> Core::remove_tray(v1::RemoveTrayRequest request) {

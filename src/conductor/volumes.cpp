@@ -250,11 +250,7 @@ Task<Result<bool>> Core::delete_volume(v1::DeleteVolumeRequest request) {
         if (volume->record.deleting() || volume->record.name() != request.name()) {
             co_return fail(Errc::not_found, "the volume was renamed or deleted meanwhile");
         }
-        if (volume->open_handles > 0 && !request.force()) {
-            co_return fail(Errc::busy, fmt::format("volume '{}' is open by {} clients: close it "
-                                                   "there, or delete it with --force",
-                                                   request.name(), volume->open_handles));
-        }
+        if (!request.force()) PF_CO_TRY(check_not_open(*volume));
         const uint64_t id = volume->record.id();
         v1::Volume record = volume->record;
         record.set_deleting(true);
@@ -264,11 +260,13 @@ Task<Result<bool>> Core::delete_volume(v1::DeleteVolumeRequest request) {
         transaction.expect(keys::volume(id), volume->version)
             .put(keys::volume(id), record.SerializeAsString())
             .put(keys::task(id), task.SerializeAsString())
-            .remove(keys::name(request.name()));
+            .remove(keys::name(request.name()))
+            .remove(keys::open_mark(id));
         const auto marked = co_await commit(std::move(transaction));
         if (!marked) co_return std::unexpected<Error>(marked.error());
         volume->version = *marked;
         volume->record = std::move(record);
+        volume->open_mark = false;
         cluster_->names.erase(request.name());
         cluster_->tasks.insert_or_assign(id, task);
     }

@@ -55,14 +55,14 @@ Task<Status> Store::apply_shard(v1::ApplyShard request) {
     // T7: one that should be here and is not was lost with the record that made it. It must not
     // come back empty as if nothing had ever been written.
     if (known == shards_.end()) state.damaged = !request.fresh();
-    if (state.damaged) {
-        log_error("tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
-                  at->place.path, state.shard);
-    }
     Worker& worker = *at->worker;
     Task<Status> applying =
         call_on(worker.reactor(), [&] { return worker.apply_shard(tray_id, state); });
     PF_CO_TRY(co_await applying);
+    if (state.damaged) {
+        log_error("tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
+                  at->place.path, state.shard);
+    }
     shards_.try_emplace(state.shard, &worker, tray_id);
     co_return Status{};
 }
@@ -76,6 +76,28 @@ Task<Status> Store::delete_shard(tray::ShardId id) {
         call_on(worker.reactor(), [&] { return worker.delete_shard(tray, id); });
     PF_CO_TRY(co_await deleting);
     shards_.erase(id);  // not before: told again, it must not be called gone while it is not
+    co_return Status{};
+}
+
+Task<Status> Store::delete_shards(v1::DeleteShardsRequest request) {
+    const Result<Uuid> tray = Uuid::parse(request.tray_uuid());
+    const Assignment* at = tray ? find_tray(*tray) : nullptr;
+    if (at != nullptr) {
+        const Worker& worker = *at->worker;
+        const bool mounted = co_await call_on(
+            worker.reactor(), [&worker, &tray] { return worker.has_mounted(*tray); });
+        if (!mounted) {
+            co_return fail(
+                Errc::unavailable,
+                fmt::format("tray {} at '{}' is not mounted: its shards are deleted when "
+                            "it is back",
+                            request.tray_uuid(), at->place.path));
+        }
+    }
+    for (const uint64_t id : request.shard_ids()) {
+        Task<Status> deleting = delete_shard(id);
+        PF_CO_TRY(co_await deleting);
+    }
     co_return Status{};
 }
 
@@ -129,6 +151,7 @@ Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
     add.path = request.path();
     add.create_bytes = request.create_bytes();
     add.force = request.force();
+    add.mount_only = request.mount_only();
     if (!request.write_cache().empty()) {
         PF_CO_TRY_ASSIGN(add.write_cache, parse_write_cache(request.write_cache()));
     }
@@ -234,13 +257,12 @@ Task<Result<v1::RpcReply>> Store::dispatch(v1::RpcRequest request) {
             reply.mutable_apply_shards();
             break;
         }
-        case v1::RpcRequest::kDeleteShards:
-            for (const uint64_t id : request.delete_shards().shard_ids()) {
-                Task<Status> deleting = delete_shard(id);
-                PF_CO_TRY(co_await deleting);
-            }
+        case v1::RpcRequest::kDeleteShards: {
+            Task<Status> deleting = delete_shards(request.delete_shards());
+            PF_CO_TRY(co_await deleting);
             reply.mutable_delete_shards();
             break;
+        }
         case v1::RpcRequest::kFenceSession:
             for (const uint64_t id : request.fence_session().shard_ids()) {
                 Task<Status> fencing = fence_session(id, request.fence_session().session());

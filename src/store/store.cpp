@@ -146,7 +146,7 @@ Store::Assignment* Store::find_tray(const Uuid& id) {
 
 Store::Assignment* Store::find_path(const std::string& path) {
     for (Assignment& at : trays_) {
-        if (at.place.path == path) return &at;
+        if (same_place(at.place.path, path)) return &at;
     }
     return nullptr;
 }

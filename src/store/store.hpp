@@ -81,6 +81,9 @@ class Store final : public net::Handler, public LinkOwner {
 
     // --- control, one call at a time: RPCs hold the lock while they run these ---
     [[nodiscard]] runtime::Task<Status> apply_shard(pureflash::v1::ApplyShard request);
+    // Unavailable while the tray of the request is in this store's list but not mounted: what is on
+    // it cannot be deleted, and would be back with it.
+    [[nodiscard]] runtime::Task<Status> delete_shards(pureflash::v1::DeleteShardsRequest request);
     [[nodiscard]] runtime::Task<Status> delete_shard(tray::ShardId id);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);
     // Returns how many shards had a loss to accept (T7).

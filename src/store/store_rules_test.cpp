@@ -719,5 +719,35 @@ TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_a
     EXPECT_EQ(rig.write(*fresh, 0, filled(block_bytes, 3)), Errc::ok);
 }
 
+// Found by hand: a volume was deleted while its tray was missing; the store called its shards gone,
+// and when the tray was back they kept their space for ever.
+TEST(StoreTrays, regression_shards_of_an_unmounted_tray_are_not_called_deleted) {
+    Rig rig;
+    rig.create();
+    const auto remove = [&rig] {
+        pureflash::v1::DeleteShardsRequest request;
+        request.set_tray_uuid(rig.tray_uuid);
+        request.add_shard_ids(Rig::shard_id);
+        const Status removed = rig.on_server(rig.store().delete_shards(request));
+        return removed ? Errc::ok : removed.error().code;
+    };
+    sim::DiskFault fault;
+    fault.operations = sim::DiskFault::on_read;
+    fault.count = sim::DiskFault::forever;
+    rig.disk.inject(fault);
+    rig.restart();
+    ASSERT_NE(rig.store().worker(0).problem(), "");
+    EXPECT_EQ(remove(), Errc::unavailable);
+    const Status applied = rig.on_server(rig.apply(2, 7));
+    ASSERT_FALSE(applied);
+    EXPECT_EQ(applied.error().code, Errc::unavailable) << "it did not fail, and may come back";
+    rig.disk.clear_faults();
+    rig.restart();
+    ASSERT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    EXPECT_EQ(remove(), Errc::ok);
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    EXPECT_EQ(remove(), Errc::ok) << "told again";
+}
+
 }  // namespace
 }  // namespace pf::pfs

@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <filesystem>
 
 #include "base/log.hpp"
+#include "base/paths.hpp"
 #include "tray/superblock.hpp"
 
 namespace pf::pfs {
@@ -34,6 +36,11 @@ std::string_view name_of(WriteCache cache) {
         if (value == cache) return known;
     }
     return "detect";
+}
+
+bool same_place(const std::string& path, const std::string& other) {
+    std::error_code unknown;
+    return path == other || std::filesystem::equivalent(path, other, unknown);
 }
 
 std::map<uint64_t, uint32_t> TraySlot::lost() const {
@@ -189,14 +196,17 @@ Task<void> TraySet::mount(TrayPlace place) {
 }
 
 Task<Result<TraySlot*>> TraySet::add(AddTray request) {
+    PF_CO_TRY(check_tray_path(request.path));
     TraySlot* slot = find_path(request.path);
     if (slot != nullptr && slot->tray != nullptr) {
         co_return fail(Errc::already_exists,
                        fmt::format("{} is a tray of this store already", request.path));
     }
     runtime::DiskOptions options = disk_options(request.write_cache);
-    options.create_bytes = request.create_bytes;
-    if (request.create_bytes > 0) {
+    const bool had_tray = request.mount_only || (slot != nullptr && !slot->id.is_zero());
+    const bool mount_only = had_tray && !request.force;
+    if (request.create_bytes > 0 && !mount_only) {
+        options.create_bytes = request.create_bytes;
         // Before a file is made that would be refused, or one where a device was meant.
         PF_CO_TRY(tray::choose_geometry(request.create_bytes, 0));
         if (request.path.starts_with("/dev/") && !request.path.starts_with("/dev/shm/"))
@@ -206,6 +216,17 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
         open(request.path, options, 0, request.others);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
+    if (refusal == Errc::not_found && mount_only) {
+        co_return fail(
+            Errc::conflict,
+            fmt::format("'{}' is where this cluster has {}, which is not there now ({}): "
+                        "'pfinspect' says what is left of it, --force gives up its data "
+                        "and formats",
+                        request.path,
+                        slot != nullptr && !slot->id.is_zero() ? "tray " + slot->id.text()
+                                                               : "a tray with volumes",
+                        mounted.error().message));
+    }
     // Blank, or not ours and the operator insists.
     const bool formattable = refusal == Errc::not_found || refusal == Errc::conflict ||
                              refusal == Errc::corrupt || refusal == Errc::unsupported_version;
@@ -271,7 +292,7 @@ TraySlot* TraySet::find(const Uuid& id) {
 
 TraySlot* TraySet::find_path(const std::string& path) {
     for (const auto& slot : slots_) {
-        if (slot->path == path) return slot.get();
+        if (same_place(slot->path, path)) return slot.get();
     }
     return nullptr;
 }

@@ -50,9 +50,13 @@ struct AddTray {
     std::string path;
     uint64_t create_bytes = 0;  // make a file of this size if it is missing
     bool force = false;         // format over whatever is there
+    bool mount_only = false;    // without `force` do not even format what looks blank
     std::optional<WriteCache> write_cache = std::nullopt;
     std::vector<Uuid> others;  // trays that the store has on other reactors
 };
+
+// Whether two paths name the same file or device.
+[[nodiscard]] bool same_place(const std::string& path, const std::string& other);
 
 class TraySet {
   public:
@@ -67,9 +71,10 @@ class TraySet {
     // Waits up to `busy_patience` for a disk that a process which just died still holds. Never
     // fails as a whole: what went wrong is in the slot.
     [[nodiscard]] runtime::Task<void> mount(TrayPlace place);
-    // Mounts the tray at the path; a blank disk is formatted first. Refuses what is mounted, in use
-    // (busy), not blank, of another cluster (conflict) or damaged (corrupt) without `force`, and
-    // what is too small.
+    // Mounts the tray at the path; a blank disk is formatted first, but not one where a tray of
+    // this store was: that lost its superblocks, and its volumes may still be rescued. Refuses what
+    // is mounted, in use (busy), not blank, of another cluster (conflict) or damaged (corrupt)
+    // without `force`, and what is too small.
     [[nodiscard]] runtime::Task<Result<TraySlot*>> add(AddTray request);
     // Stops the tray and lets go of its disk. The caller has retired its shards.
     [[nodiscard]] runtime::Task<Status> remove(Uuid id);

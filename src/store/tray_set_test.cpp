@@ -120,5 +120,78 @@ TEST(TraySet, regression_a_copy_of_a_tray_is_refused) {
     EXPECT_NE(refused->message.find("disk0"), std::string::npos) << refused->message;
 }
 
+Task<Status> wipe(const char* name) {
+    runtime::Reactor& reactor = runtime::Reactor::current();
+    Task<Result<std::unique_ptr<runtime::Disk>>> opening = reactor.open_disk(name, {});
+    PF_CO_TRY_ASSIGN(const std::unique_ptr<runtime::Disk> disk, co_await opening);
+    runtime::Buffer zeros = co_await reactor.buffers().allocate(size_t{1} << 20);
+    std::ranges::fill(zeros.bytes(), std::byte{0});
+    for (uint64_t at = 0; at < disk->size_bytes(); at += zeros.size()) {
+        PF_CO_TRY(co_await disk->write(at, zeros.bytes()));
+    }
+    co_return co_await disk->flush();
+}
+
+// What adding the wiped disk0 says, without and with force.
+Task<std::pair<Errc, Errc>> add_wiped(Uuid known_as, bool mount_only) {
+    Task<Status> wiping = wipe("disk0");
+    EXPECT_TRUE(co_await wiping);
+    tray::MountOptions mount;
+    mount.cluster = cluster;
+    TraySet trays(runtime::Reactor::current(), mount);
+    if (!known_as.is_zero()) {
+        Task<void> mounting = trays.mount({"disk0", known_as});
+        co_await mounting;
+    }
+    AddTray add;
+    add.path = "disk0";
+    add.mount_only = mount_only;
+    Task<Result<TraySlot*>> adding = trays.add(add);
+    const Result<TraySlot*> refused = co_await adding;
+    add.force = true;
+    Task<Result<TraySlot*>> insisting = trays.add(add);
+    const Result<TraySlot*> forced = co_await insisting;
+    Task<void> stopping = trays.stop();
+    co_await stopping;
+    co_return std::pair(refused ? Errc::ok : refused.error().code,
+                        forced ? Errc::ok : forced.error().code);
+}
+
+// Found by hand: a tray of the store's own list that had lost both superblocks was formatted by
+// `tray add` without --force, and its volumes were gone.
+TEST(TraySet, regression_a_place_that_had_a_tray_is_not_formatted_without_force) {
+    const auto add = [](Uuid known_as, bool mount_only) {
+        sim::Simulation simulation({.seed = 1});
+        sim::SimNode& node = simulation.add_node("store");
+        node.add_disk("disk0", {.size_bytes = uint64_t{64} << 20});
+        node.start();
+        return simulation.run_task(node, add_wiped(known_as, mount_only)).value();
+    };
+    using Answers = std::pair<Errc, Errc>;
+    EXPECT_EQ(add(Uuid::from_random(7, 8), false), Answers(Errc::conflict, Errc::ok));
+    EXPECT_EQ(add({}, true), Answers(Errc::conflict, Errc::ok)) << "the conductor knows it";
+    EXPECT_EQ(add({}, false).first, Errc::ok) << "a blank disk";
+}
+
+Task<Errc> add_path(std::string path) {
+    TraySet trays(runtime::Reactor::current(), {});
+    AddTray add;
+    add.path = std::move(path);
+    Task<Result<TraySlot*>> adding = trays.add(add);
+    const Result<TraySlot*> added = co_await adding;
+    co_return added ? Errc::ok : added.error().code;
+}
+
+// Found by hand: a tray was accepted whose path had a line break, and the store could never again
+// read its list of trays.
+TEST(TraySet, regression_a_path_with_control_characters_is_refused) {
+    for (const char* path : {"/x/new\nline.img", "/x/\x01", "/x/\x7f"}) {
+        sim::Simulation simulation({.seed = 1});
+        sim::SimNode& node = simulation.add_node("store");
+        node.start();
+        EXPECT_EQ(simulation.run_task(node, add_path(path)), Errc::invalid_argument);
+    }
+}
+
 }  // namespace
 }  // namespace pf::pfs

@@ -125,6 +125,12 @@ Task<Result<MountedTray>> Worker::add_tray(AddTray request) {
     co_return describe(*slot);
 }
 
+bool Worker::has_mounted(const Uuid& tray) const {
+    return std::ranges::any_of(trays_.slots(), [&tray](const auto& slot) {
+        return slot->id == tray && slot->tray != nullptr;
+    });
+}
+
 // R1, R3: each is a set of one (apply_shard refuses others), so it serves in the epoch it
 // remembers.
 void Worker::serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere) {
@@ -169,6 +175,7 @@ Shard* Worker::find_shard(tray::ShardId id) const {
 Task<Status> Worker::apply_shard(Uuid tray, tray::ShardState state) {
     TraySlot* slot = trays_.find(tray);
     if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray.text());
+    if (slot->tray == nullptr) co_return fail(Errc::unavailable, "not mounted: " + slot->problem);
     if (!slot->serves()) co_return fail(Errc::io_error, "the tray failed: " + slot->path);
     if (Shard* shard = find_shard(state.shard)) {
         Task<Status> applying = shard->apply(state);

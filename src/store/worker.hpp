@@ -79,6 +79,7 @@ class Worker final : public net::Handler {
     void set_cluster(const Uuid& cluster);
     [[nodiscard]] runtime::Task<MountedTray> mount(TrayPlace place);
     [[nodiscard]] runtime::Task<Result<MountedTray>> add_tray(AddTray request);
+    [[nodiscard]] bool has_mounted(const Uuid& tray) const;
     // Serves the shards of the tray, but not those that another tray of the store serves.
     void serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere);
     [[nodiscard]] runtime::Task<Status> remove_tray(Uuid tray, bool force);

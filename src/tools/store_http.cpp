@@ -41,7 +41,6 @@ Result<std::unique_ptr<StoreHttp>> StoreHttp::start(const runtime::Address& addr
     net::HttpOptions options;
     options.listen = address;
     options.insecure_listen = insecure_listen;
-    options.threads = 2;
     PF_TRY_ASSIGN(http->server_, net::HttpServer::create(options));
     net::ReactorGate& gate = http->gate_;
     const pfs::Store& store = process.store();

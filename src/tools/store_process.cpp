@@ -38,6 +38,19 @@ Result<pfs::TrayPlace> parse_place(const std::string& line) {
                 "the list of trays has the line '" + line + "'; expected 'UUID PATH'");
 }
 
+// Clients connect to the address that the conductor tells them: this host's, not any.
+Status check_data_address(const pfs::StoreOptions& options) {
+    const std::string& host = options.listen.host;
+    const bool any = host == "0.0.0.0" || host == "::" || host.empty();
+    if (!any || !options.data_address.empty()) return {};
+    return fail(
+        Errc::invalid_argument,
+        fmt::format("the data port listens on {}, which no client can connect to: listen on "
+                    "an address of this host that clients reach, or run pfs with "
+                    "store.advertise",
+                    options.listen.text()));
+}
+
 Task<Status> stop_store(std::unique_ptr<pfs::Store>& store) {
     Task<void> stopping = store->stop();
     co_await stopping;
@@ -59,6 +72,7 @@ Result<std::vector<pfs::TrayPlace>> known_trays(const DataDir& dir) {
 Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup& group, size_t home,
                                                           const DataDir& dir,
                                                           pfs::StoreOptions options) {
+    PF_TRY(check_data_address(options));
     PF_TRY_ASSIGN(const StoreIdentity identity, load_identity(dir));
     PF_TRY_ASSIGN(const std::vector<pfs::TrayPlace> known, known_trays(dir));
     options.id = identity.id;

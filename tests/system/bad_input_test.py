@@ -217,6 +217,9 @@ class BadInput(unittest.TestCase):
             pass
         for path in (file, "/proc/pureflash", ""):
             self.ends_at_once(self.serve(path), ["folder", f"'{path}'"])
+        any_folder = os.path.join(self.cluster.folder, "any")   # an address for no client
+        self.ends_at_once(self.serve(any_folder, "--host", "0.0.0.0", "--insecure-listen"),
+                          ["0.0.0.0", "clients", "store.advertise"])
         missing = os.path.join(self.cluster.folder, "missing.img")
         self.ends_at_once(self.serve(folder, "--tray", missing), [missing, "--tray-size"])
         self.ends_at_once(self.serve(folder, "--tray", "/dev/pureflash-typo", "--tray-size", "16M"),
@@ -305,6 +308,7 @@ class BadInput(unittest.TestCase):
         loop = subprocess.run(["losetup", "--find", "--show", path], capture_output=True, text=True, check=True).stdout.strip()
         point = tempfile.mkdtemp()
         try:
+            self.refuse_tray(path, says=[loop])   # the file behind it
             subprocess.run(["mount", loop, point], check=True)
             try:
                 self.refuse_tray(loop, says=["mounted"])
@@ -344,6 +348,7 @@ class DamagedSuperblock(unittest.TestCase):
             self.assertEqual(library.read(volume, 8192, 0), (0, b"k" * 8192))
             library.close(volume)
             library.destroy()
+            cluster.cli("volume", "create", "second", "--size", "16M")   # repaired: it takes new ones
             cluster.stop()
 
             self.damage(image, 0)

@@ -106,16 +106,16 @@ class Server final : public HttpServer {
         server_.new_task_queue = [this] {
             return new BoundedPool(options_.threads, options_.max_waiting);
         };
-        const auto timeout = static_cast<time_t>(options_.io_timeout_s);
-        server_.set_read_timeout(timeout);
-        server_.set_write_timeout(timeout);
+        server_.set_read_timeout(static_cast<time_t>(options_.read_timeout_s));
+        server_.set_write_timeout(static_cast<time_t>(options_.write_timeout_s));
         server_.set_keep_alive_timeout(1);
         server_.set_payload_max_length(options_.max_body_bytes);
         server_.set_tcp_nodelay(true);
         // Without address reuse of several sockets, so that a second server is told.
-        server_.set_socket_options([](int fd) {
+        server_.set_socket_options([this](int fd) {
             const int on = 1;
             setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+            listen_fd_ = fd;
         });
         const auto handler = [this](const httplib::Request& from, httplib::Response& to) {
             answer(from, to);
@@ -144,20 +144,12 @@ class Server final : public HttpServer {
     ~Server() override { stop(); }
 
     Status bind() {
-        const auto& address = options_.listen;
-        local_ = address;
-        if (address.port == 0) {
-            const int port = server_.bind_to_any_port(address.host.c_str());
-            if (port > 0) {
-                local_.port = static_cast<uint16_t>(port);
-                return {};
-            }
-        } else if (server_.bind_to_port(address.host.c_str(), address.port)) {
-            return {};
-        }
-        return fail(Errc::busy, fmt::format("cannot listen on {} for HTTP: the address is not of "
-                                            "this host, or the port is taken; choose another",
-                                            address.text()));
+        PF_TRY(bind_port());
+        // httplib's own backlog of 5 makes the kernel drop connections of a burst, whose clients
+        // try again after seconds.
+        if (::listen(listen_fd_, static_cast<int>(options_.max_waiting)) == 0) return {};
+        return fail(Errc::io_error,
+                    fmt::format("cannot listen on {} for HTTP", options_.listen.text()));
     }
 
     void route(std::string method, std::string pattern, Handler handler) override {
@@ -180,6 +172,23 @@ class Server final : public HttpServer {
     const std::vector<Route>& routes() const override { return routes_; }
 
   private:
+    Status bind_port() {
+        const auto& address = options_.listen;
+        local_ = address;
+        if (address.port == 0) {
+            const int port = server_.bind_to_any_port(address.host.c_str());
+            if (port > 0) {
+                local_.port = static_cast<uint16_t>(port);
+                return {};
+            }
+        } else if (server_.bind_to_port(address.host.c_str(), address.port)) {
+            return {};
+        }
+        return fail(Errc::busy, fmt::format("cannot listen on {} for HTTP: the address is not of "
+                                            "this host, or the port is taken; choose another",
+                                            address.text()));
+    }
+
     void answer(const httplib::Request& from, httplib::Response& to) {
         HttpRequest request;
         request.method = from.method == "HEAD" ? "GET" : from.method;
@@ -211,6 +220,7 @@ class Server final : public HttpServer {
     HttpOptions options_;
     httplib::Server server_;
     runtime::Address local_;
+    int listen_fd_ = -1;  // httplib's
     std::vector<Route> routes_;
     std::thread thread_;
 };

@@ -37,10 +37,12 @@ struct HttpResponse {
 struct HttpOptions {
     runtime::Address listen;
     bool insecure_listen = false;
-    unsigned threads = 8;
+    // Many, and little patience: whoever sends half a request holds a thread until the time is up.
+    unsigned threads = 32;
     size_t max_waiting = 64;  // connections that wait for a thread
     size_t max_body_bytes = size_t{1} << 20;
-    unsigned io_timeout_s = 5;
+    unsigned read_timeout_s = 1;  // without a byte
+    unsigned write_timeout_s = 5;
 };
 
 class HttpServer {

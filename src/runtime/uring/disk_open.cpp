@@ -153,6 +153,20 @@ Status check_device(int fd, const std::string& path, dev_t device, OpenedFile& o
 
 }  // namespace
 
+std::string loop_device_of(const std::string& path, const std::string& blocks) {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(blocks, error)) {
+        const std::string name = entry.path().filename();
+        if (!name.starts_with("loop")) continue;
+        std::ifstream file(entry.path() / "loop" / "backing_file");
+        std::string backing;
+        std::error_code unknown;  // it is not set up, or its file was deleted
+        if (std::getline(file, backing) && std::filesystem::equivalent(backing, path, unknown))
+            return "/dev/" + name;
+    }
+    return {};
+}
+
 Result<OpenedFile> open_file(const std::string& path, const DiskOptions& options) {
     struct stat info{};
     const bool missing = ::stat(path.c_str(), &info) != 0 && errno == ENOENT;
@@ -165,6 +179,13 @@ Result<OpenedFile> open_file(const std::string& path, const DiskOptions& options
         if (const std::string target = mount_point_of(info.st_rdev); !target.empty()) {
             return fail(Errc::busy, fmt::format("device '{}' is mounted at '{}'; unmount it first",
                                                 path, target));
+        }
+    }
+    if (!missing && !device && options.exclusive) {
+        if (const std::string loop = loop_device_of(path); !loop.empty()) {
+            return fail(Errc::busy, fmt::format("file '{}' is the disk behind '{}'; detach that "
+                                                "first (losetup -d)",
+                                                path, loop));
         }
     }
     const bool create = missing && options.create_bytes > 0 && !options.read_only;

@@ -5,9 +5,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <string>
 #include <vector>
 
+#include "runtime/uring/uring_disk.hpp"
 #include "runtime/uring/uring_test.hpp"
 
 namespace pf::runtime {
@@ -32,6 +35,23 @@ bool same(Bytes a, Bytes b) {
 }
 
 using DiskPointer = std::unique_ptr<Disk>;
+
+// Found by hand: a file behind a loop device with a mounted filesystem was formatted with --force.
+TEST(UringDisk, regression_a_file_behind_a_loop_device_is_found) {
+    namespace fs = std::filesystem;
+    const TestPath path;
+    const TestPath other;
+    const TestPath blocks;
+    for (const auto& file : {path.text(), other.text()}) std::ofstream{file} << "x";
+    EXPECT_EQ(loop_device_of(path.text(), blocks.text()), "");
+    fs::create_directories(blocks.text() + "/loop3/loop");
+    fs::create_directories(blocks.text() + "/loop4");
+    fs::create_directories(blocks.text() + "/vda");
+    std::ofstream{blocks.text() + "/loop3/loop/backing_file"} << path.text() << "\n";
+    EXPECT_EQ(loop_device_of(path.text(), blocks.text()), "/dev/loop3");
+    EXPECT_EQ(loop_device_of(other.text(), blocks.text()), "");
+    fs::remove_all(blocks.text());
+}
 
 TEST(UringDisk, ReadsBackWhatItWrote) {
     TestReactor test;

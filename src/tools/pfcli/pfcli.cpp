@@ -61,6 +61,7 @@ const std::vector<Column> status_details = {
     {"cluster_name", "cluster"},
     {"cluster_uuid", "uuid"},
     {"health", "health"},
+    {"message", "message"},
     {"stores_online", "stores online"},
     {"stores", "stores"},
     {"trays_ok", "trays ok"},
