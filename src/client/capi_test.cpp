@@ -147,7 +147,7 @@ TEST_F(CApi, RunsOnAThreadOfItsOwn) {
     EXPECT_EQ(waiting.worst, -ECANCELED);
     // The volume is left to the context.
     pfbd_context_destroy(context);
-    EXPECT_EQ(conductor.closed, 1u);
+    EXPECT_EQ(conductor.closed.load(), 1u);
 }
 
 struct Loop {

@@ -7,6 +7,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <map>
 #include <set>
 
@@ -275,7 +276,7 @@ class FakeConductor : public net::Handler {
     uint64_t sessions = 0;
     uint64_t handles = 0;
     uint64_t lists = 0;
-    uint64_t closed = 0;
+    std::atomic<uint64_t> closed = 0;
     uint32_t hold_calls = 0;  // the next ones wait for `release_calls`
     bool release_calls = false;
 };

@@ -103,6 +103,7 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
         options.shards = 2;
         options.shard_blocks = static_cast<uint32_t>(rng.between(900, 1400));
     }
+    if (rng.below(3) == 0) options.read_percent = 40;  // slow readers hold what others free
     return options;
 }
 

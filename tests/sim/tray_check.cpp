@@ -274,7 +274,7 @@ Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
     // Deleted generations are collected in the background; until then a child still names its
     // parent.
     std::string wrong;
-    for (int attempt = 0; attempt < 100; ++attempt) {
+    for (int attempt = 0; attempt < 1000; ++attempt) {
         TrayModel settled = model;
         wrong = settle_structure(tray, settled);
         if (wrong.empty()) {
@@ -303,12 +303,12 @@ Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
     if (!wrong.empty()) co_return wrong;
     // What a deleted generation or shard had alone is freed step by step, with tables that are
     // read.
-    for (int wait = 0; wait < 100 && tray.usage().user_blocks != model.user_blocks(); ++wait) {
+    for (int wait = 0; wait < 1000 && tray.usage().user_blocks != model.user_blocks(); ++wait) {
         co_await runtime::sleep_for(20 * runtime::milliseconds);
     }
     // Freed blocks are held until an idle tray has confirmed its tail (T3, T6), and what a deleted
     // generation freed until a checkpoint no longer refers to it (T4).
-    for (int wait = 0; wait < 20 && tray.usage().held_blocks != 0; ++wait) {
+    for (int wait = 0; wait < 100 && tray.usage().held_blocks != 0; ++wait) {
         co_await runtime::sleep_for(20 * runtime::milliseconds);
         Status done = co_await tray.checkpoint();
         if (!done) co_return "checkpoint: " + done.error().text();

@@ -35,7 +35,9 @@ struct MachineShape {
         shape.fua = rng.below(2) == 0;
         constexpr uint32_t rates[] = {0, 0, 10'000, 40'000, 150'000};
         shape.slow_ppm = rates[rng.below(std::size(rates))];
-        shape.slow_extra = rng.between(1, 40) * runtime::milliseconds;
+        // Now and then so slow that the tray is written over once while a read is under way.
+        const uint64_t slowest_ms = rng.below(3) == 0 ? 1000 : 40;
+        shape.slow_extra = rng.between(1, slowest_ms) * runtime::milliseconds;
         return shape;
     }
     // The same disk in another machine, in a hurry.
