@@ -266,7 +266,7 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
     PF_CO_TRY(co_await wait_logged_again());
 
     // T4, T9: everything the root names is durable before the root, and the root before reuse.
-    if (!planted("root_before_tables_flush")) PF_CO_TRY(co_await engine_.flush());
+    if (!planted("root_before_tables_flush")) PF_CO_TRY(co_await engine_.log_.flush());
     root.number = epoch_;
     encode_root(root, engine_.superblock_.tag(), buffer_.bytes().first(block_bytes));
     const auto slot = first_root_address + static_cast<Address>(root.number % root_slots);
@@ -274,7 +274,7 @@ Task<Status> Checkpointer::write_all(bool paced, Root root) {
                                             buffer_.bytes().first(block_bytes)));
     const bool at_mount = root.incarnation != engine_.root_.incarnation;
     if (!at_mount || !planted("mount_root_not_flushed")) {
-        PF_CO_TRY(co_await engine_.flush());
+        PF_CO_TRY(co_await engine_.log_.flush());
     }
 
     for (const Address address : chain_blocks_) {

@@ -101,15 +101,6 @@ uint64_t Engine::max_tables() const {
                                     : std::max(allocator_.capacity_blocks() / 64, least);
 }
 
-// A flush that succeeds proves nothing once another has failed: what that one lost may be ours.
-Task<Status> Engine::flush() {
-    ++counters_.flushes;
-    Status flushed = co_await disk_->flush();
-    if (!flushed) log_.fail();
-    if (failed_) co_return fail(Errc::io_error);
-    co_return flushed;
-}
-
 Task<Status> Engine::load(ChunkVersion& version) {
     ++operations_;
     Status loaded = co_await cache_.load(version);
@@ -225,7 +216,7 @@ Usage Engine::usage() const {
 Counters Engine::counters() const {
     Counters counters = counters_;
     counters.log_blocks = log_.blocks_written();
-    counters.flushes += log_.flushes();
+    counters.flushes = log_.flushes();
     counters.checkpoints = checkpointer_.completed();
     counters.table_loads = cache_.loads();
     counters.checkpoint_ns = checkpointer_.busy();

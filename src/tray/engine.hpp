@@ -100,8 +100,6 @@ class Engine final : private LogWriter::Client {
     // T11: directory entries are in memory, so their number has a limit.
     [[nodiscard]] uint64_t max_tables() const;
     [[nodiscard]] bool makes_table(const Shard& shard, uint32_t block, WriteKind kind) const;
-    // For a checkpoint, beside the log's own flushes.
-    runtime::Task<Status> flush();
     // Counted as an operation, so that stop() waits for it.
     runtime::Task<Status> load(ChunkVersion& version);
     void release_held();

@@ -272,17 +272,9 @@ Task<void> LogWriter::run_flusher() {
         flush_kicked_ = true;             // look again afterwards
         if (!flush_needed()) continue;    // the other flusher took it
         const uint64_t through = written_;
-        const uint64_t number = ++flushes_begun_;
         flushing_through_ = through;
         while (LogItem* item = ready_.pop_front()) flushing.push_back(*item);
-        if (cache_holds_any(through, flushing) && !planted("skip_flush")) {
-            ++flushes_;
-            const Status flushed = co_await disk_.flush();
-            if (!flushed) fail();
-        }
-        if (!planted("flushes_end_out_of_order")) co_await flush_ended_before(number);
-        ++flushes_ended_;
-        flush_ended_.wake_all();
+        co_await flush_in_order(cache_holds_any(through, flushing) && !planted("skip_flush"));
         if (failed_)
             fail_list(flushing);
         else
@@ -291,8 +283,23 @@ Task<void> LogWriter::run_flusher() {
     --loops_;
 }
 
-Task<void> LogWriter::flush_ended_before(uint64_t number) {
-    while (flushes_ended_ + 1 != number) co_await flush_ended_.wait();
+Task<Status> LogWriter::flush() {
+    co_await flush_in_order(true);
+    if (failed_) co_return std::unexpected<Error>(Error{Errc::io_error, {}});
+    co_return Status{};
+}
+
+Task<void> LogWriter::flush_in_order(bool needed) {
+    const uint64_t number = ++flushes_begun_;
+    if (needed) {
+        ++flushes_;
+        const Status flushed = co_await disk_.flush();
+        if (!flushed) fail();
+    }
+    while (flushes_ended_ + 1 != number && !planted("flushes_end_out_of_order"))
+        co_await flush_ended_.wait();
+    ++flushes_ended_;
+    flush_ended_.wake_all();
 }
 
 void LogWriter::durable_through(uint64_t sequence, List<LogItem>& flushing) {

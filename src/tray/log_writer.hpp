@@ -79,6 +79,8 @@ class LogWriter {
     }
     // The block that names a new root (T9): it may take the last room there is.
     void request_marker();
+    // For a checkpoint: a flush in the order of all. io_error: this one or one before it failed.
+    runtime::Task<Status> flush();
     void fail();
 
     // The cut of a checkpoint (T4): items at or after next_sequence() do not complete until
@@ -149,7 +151,7 @@ class LogWriter {
     void fail_list(List<LogItem>& list);
     runtime::Task<void> run_builder();
     runtime::Task<void> run_flusher();
-    runtime::Task<void> flush_ended_before(uint64_t number);
+    runtime::Task<void> flush_in_order(bool needed);
 
     runtime::Disk& disk_;
     const Superblock& superblock_;
