@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """pfcli against a real node: every command, both output forms, and that each mistake is one clear line
 on stderr and a status that is not 0. Usage: TOOLS_FOLDER"""
+import contextlib
+import http.server
 import json
 import subprocess
 import sys
+import threading
 import time
 
 from cluster import Cluster
@@ -63,6 +66,59 @@ def volumes(cli):
     cli.bad("3 replicas need 3 stores, but the cluster has 1", "volume", "create", "e", "--size",
             "1G", "--replicas", "3")
     assert [v["name"] for v in cli.json("volume", "list")] == ["a"]
+
+
+def names(cli):
+    """-o names, where there are some; elsewhere it is refused before anything is done."""
+    assert cli.good("-o", "names", "volume", "create", "n", "--size", "1G") == "n\n"
+    assert cli.good("-o", "names", "volume", "show", "n") == "n\n"
+    assert cli.good("-o", "names", "volume", "resize", "n", "--size", "2G") == "n\n"
+    assert cli.good("-o", "names", "volume", "rename", "n", "n2") == "n2\n"
+    store = cli.json("store", "list")[0]
+    assert cli.good("-o", "names", "store", "list") == store["uuid"] + "\n"
+    assert cli.good("-o", "names", "store", "show", str(store["id"])) == store["uuid"] + "\n"
+    for words in [["status"], ["version"], ["volume", "delete", "n2"], ["volume", "accept-loss", "n2", "--force"],
+                  ["tray", "remove", cli.json("tray", "list")[0]["uuid"], "--force"]]:
+        cli.bad("-o names", "-o", "names", *words)
+    cli.good("volume", "delete", "n2")
+
+
+@contextlib.contextmanager
+def foreign_server(body):
+    """Some other server: the same body for every request."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        do_POST = do_DELETE = do_PATCH = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def not_a_conductor(cli):
+    for body in (b"", b"{}", b"[]", b"null", b'"x"', b"<html>", b'{"volumes": 3, "stores": [1], "trays": [{}]}',
+                 b'{"volumes": [{"name": "v"}], "more": true}', b'{"version": 7}'):
+        with foreign_server(body) as address:
+            for words in (["volume", "list"], ["volume", "show", "v"], ["volume", "create", "v", "--size", "1G"],
+                          ["volume", "delete", "v"], ["volume", "accept-loss", "v"], ["store", "list"],
+                          ["store", "show", "1"], ["tray", "list"], ["tray", "add", "/x"], ["status"], ["version"]):
+                if body.startswith(b'{"volumes": [') and words == ["volume", "list"]:
+                    cli.good("--conductor", address, *words)  # ends, as the page brings nothing new
+                else:
+                    cli.bad(f"{address} answers, but not as a PureFlash conductor", "--conductor", address, *words)
 
 
 def trays(cli, folder):
@@ -161,6 +217,8 @@ def main():
     with Cluster(sys.argv[1]) as node:
         cli = Cli(node)
         volumes(cli)
+        names(cli)
+        not_a_conductor(cli)
         trays(cli, node.data)
         rest(cli)
         completion(cli, node)

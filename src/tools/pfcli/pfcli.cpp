@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <thread>
 
@@ -108,7 +109,9 @@ void print(const Arguments& arguments, const json& value, const std::string& tex
     if (arguments.output == "json") {
         fmt::print("{}\n", value.dump(2, ' ', false, json::error_handler_t::replace));
     } else if (arguments.output == "names") {
-        for (const auto& row : value) fmt::print("{}\n", row.value("name", row.value("uuid", "")));
+        for (const auto& row : value.is_array() ? value : json::array({value}))
+            fmt::print("{}\n", row.contains("name") ? row.at("name").get<std::string>()
+                                                    : row.at("uuid").get<std::string>());
     } else {
         fmt::print("{}", text);
     }
@@ -145,9 +148,11 @@ Status volume_list(const Api& api, const Arguments& arguments) {
     std::string after;
     for (bool more = true; more;) {
         PF_TRY_ASSIGN(const json page, api.get("/v1/volumes?after=" + Api::escape(after)));
-        for (const auto& volume : page["volumes"]) volumes.push_back(volume);
-        more = page["more"].get<bool>() && !page["volumes"].empty();
-        if (more) after = volumes.back()["name"].get<std::string>();
+        for (const auto& volume : page.at("volumes")) volumes.push_back(volume);
+        // A page that brings nothing new must not loop for ever.
+        const std::string before = after;
+        if (!volumes.empty()) after = volumes.back().at("name").get<std::string>();
+        more = page.at("more").get<bool>() && after != before;
     }
     print(arguments, volumes, table(volumes, volume_columns));
     return {};
@@ -183,7 +188,7 @@ Status volume_delete(const Api& api, const Arguments& arguments) {
     PF_TRY(check_volume_name(arguments.name));
     PF_TRY_ASSIGN(const json answer,
                   api.remove(volume_path(arguments.name) + (arguments.force ? "?force=true" : "")));
-    const bool freed = answer.value("space_freed", true);
+    const bool freed = answer.at("space_freed").get<bool>();
     print(arguments, answer,
           freed ? "deleted\n" : "deleted; its space is freed when its store is back\n");
     return {};
@@ -195,7 +200,7 @@ Status accept_loss(const Api& api, const Arguments& arguments, const std::string
         api.post(path + "/accept-loss" + (arguments.force ? "?force=true" : ""), json::object()));
     print(arguments, answer,
           fmt::format("{} shards go on with what is left of them\n",
-                      answer.value("accepted_shards", 0u)));
+                      answer.at("accepted_shards").get<uint32_t>()));
     return {};
 }
 
@@ -210,20 +215,22 @@ Status tray_accept_loss(const Api& api, const Arguments& arguments) {
 
 Status store_list(const Api& api, const Arguments& arguments) {
     PF_TRY_ASSIGN(const json answer, api.get("/v1/stores"));
-    print(arguments, answer["stores"], table(answer["stores"], store_columns));
+    const json& stores = answer.at("stores");
+    print(arguments, stores, table(stores, store_columns));
     return {};
 }
 
 Status store_show(const Api& api, const Arguments& arguments) {
     PF_TRY_ASSIGN(const json store, api.get(fmt::format("/v1/stores/{}", arguments.store_id)));
     print(arguments, store,
-          details(store, store_columns) + "\n" + table(store["trays"], tray_columns));
+          details(store, store_columns) + "\n" + table(store.at("trays"), tray_columns));
     return {};
 }
 
 Status tray_list(const Api& api, const Arguments& arguments) {
     PF_TRY_ASSIGN(const json answer, api.get("/v1/trays"));
-    print(arguments, answer["trays"], table(answer["trays"], tray_columns));
+    const json& trays = answer.at("trays");
+    print(arguments, trays, table(trays, tray_columns));
     return {};
 }
 
@@ -260,10 +267,10 @@ Status top(const Api& api, const Arguments& arguments) {
         if (round > 0)
             std::this_thread::sleep_for(std::chrono::duration<double>(arguments.interval_s));
         PF_TRY_ASSIGN(json answer, api.get("/v1/top"));
-        json& volumes = answer["volumes"];
+        json& volumes = answer.at("volumes");
         std::sort(volumes.begin(), volumes.end(), [](const json& a, const json& b) {
-            return a["read_iops"].get<double>() + a["write_iops"].get<double>() >
-                   b["read_iops"].get<double>() + b["write_iops"].get<double>();
+            return a.at("read_iops").get<double>() + a.at("write_iops").get<double>() >
+                   b.at("read_iops").get<double>() + b.at("write_iops").get<double>();
         });
         if (live) fmt::print("\033[H\033[2J");
         print(arguments, volumes, table(volumes, top_columns));
@@ -275,7 +282,12 @@ Status top(const Api& api, const Arguments& arguments) {
 // Works without a conductor: what is this program, and what is the other side if there is one.
 Status version(const Api& api, const Arguments& arguments) {
     json answer = {{"pfcli", PUREFLASH_VERSION}, {"conductor", nullptr}};
-    if (const auto remote = api.get("/v1/version")) answer["conductor"] = (*remote)["version"];
+    const auto remote = api.get("/v1/version");
+    if (remote) {
+        answer["conductor"] = remote->at("version").get<std::string>();
+    } else if (remote.error().code != Errc::disconnected) {
+        return std::unexpected(remote.error());
+    }
     print(arguments, answer, details(answer, {{"pfcli", "pfcli"}, {"conductor", "conductor"}}));
     return {};
 }
@@ -356,16 +368,39 @@ void add_other_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
     completion->add_option("SHELL", arguments.shell, "bash or zsh")->required();
 }
 
+// What these print has neither a name nor a uuid, and some of them have changed the cluster by
+// then.
+bool prints_names(Command chosen) {
+    static constexpr Command without[] = {
+        &volume_delete, &volume_accept_loss, &tray_remove, &tray_accept_loss, &status, &version};
+    return std::ranges::find(without, chosen) == std::end(without);
+}
+
+// Every command reads the fields it needs with checks that throw: an answer without them is of some
+// other server, and that ends here.
+Status run_command(const Api& api, const Arguments& arguments, Command chosen) {
+    try {
+        return chosen(api, arguments);
+    } catch (const std::exception&) {
+        return api.not_a_conductor();
+    }
+}
+
 Status run(const CLI::App& app, const Arguments& arguments, Command chosen) {
     if (!arguments.shell.empty()) {
         PF_TRY_ASSIGN(const std::string script, completion_script(app, arguments.shell));
         fmt::print("{}", script);
         return {};
     }
+    if (arguments.output == "names" && !prints_names(chosen)) {
+        return fail(Errc::invalid_argument,
+                    "-o names: this command has no names to print, nothing was done; allowed are "
+                    "table and json");
+    }
     PF_TRY_ASSIGN(Api api, Api::create(arguments.conductor));
     // `version` is for when nothing works.
     if (chosen != &version) api.be_patient(patience);
-    return chosen(api, arguments);
+    return run_command(api, arguments, chosen);
 }
 
 }  // namespace
