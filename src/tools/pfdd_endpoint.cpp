@@ -91,7 +91,10 @@ Result<size_t> Endpoint::read(MutableBytes to, uint64_t offset) {
         const ssize_t got = seekable_ ? ::pread(fd_, to.data() + done, to.size() - done,
                                                 static_cast<off_t>(offset + done))
                                       : ::read(fd_, to.data() + done, to.size() - done);
-        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && errno == EINTR) {
+            if (stop_()) break;
+            continue;
+        }
         if (got < 0) return failed("cannot read", name_);
         if (got == 0) break;
         done += static_cast<size_t>(got);
@@ -105,7 +108,12 @@ Status Endpoint::write(Bytes from, uint64_t offset) {
         const ssize_t put = seekable_ ? ::pwrite(fd_, from.data() + done, from.size() - done,
                                                  static_cast<off_t>(offset + done))
                                       : ::write(fd_, from.data() + done, from.size() - done);
-        if (put < 0 && errno == EINTR) continue;
+        if (put < 0 && errno == EINTR) {
+            if (stop_())
+                return fail(Errc::cancelled,
+                            fmt::format("interrupted while '{}' took nothing more", name_));
+            continue;
+        }
         if (put < 0) return failed("cannot write", name_);
         done += static_cast<size_t>(put);
     }

@@ -114,6 +114,13 @@ class BadInput(unittest.TestCase):
             library.open("missing")
         library.destroy()
 
+    def test_pfdd_makes_no_file_for_what_it_refuses(self):
+        self.cluster.cli("volume", "create", "short", "--size", "1M")
+        target = os.path.join(self.cluster.folder, "not-made")
+        for wrong in ("skip=17", "count=", "iodepth=0"):
+            self.refused("pfdd", "if=pf:short", f"of={target}", wrong)
+            self.assertFalse(os.path.exists(target), f"{wrong} left a file behind")
+
     # --- ports ---
 
     def test_garbage_on_every_port(self):
