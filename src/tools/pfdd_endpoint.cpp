@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/units.hpp"
 #include "tools/pfdd_options.hpp"
 
 namespace pf::tools {
@@ -50,6 +51,7 @@ Endpoint::~Endpoint() {
 Status Endpoint::open(const std::string& operand, Use use, Cluster& cluster) {
     name_ = operand;
     if (const auto volume = volume_name(operand)) {
+        PF_TRY(check_volume_name(*volume));  // whose message does not repeat bytes it refuses
         const uint32_t flags = use == Use::input ? uint32_t{PFBD_READ_ONLY} : 0;
         if (pfbd_open(cluster.context(), volume->c_str(), flags, &volume_) != 0)
             return fail(Errc::unavailable,

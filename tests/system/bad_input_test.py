@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Goal: bad input is refused with one clear line, and nothing changes. Method: a real one-node cluster, the
 command line tools, libpfbd and raw sockets; after each refusal the state is compared with before."""
+import ctypes
 import errno
 import json
 import os
@@ -70,6 +71,29 @@ class BadInput(unittest.TestCase):
     def test_names(self):
         for name in ("", "a" * 97, "a/b", "a@b", "a:b", "a\tb", "a\x01b", "a\x7fb"):
             self.refused("pfcli", "volume", "create", name, "--size", "1G")
+
+    def test_names_that_are_not_utf8(self):
+        """At every edge, and protobuf, which would change them, is not even asked."""
+        for name in (b"caf\xe9", b"a\xc2\x85b"):
+            self.refused("pfcli", "volume", "create", name, "--size", "1G", says=["the volume name"])
+            self.refused("pfcli", "volume", "delete", name, says=["the volume name"])
+            self.refused("pfdd", "if=/dev/zero", b"of=pf:" + name, "count=1", says=["the volume name"])
+            self.refused("pfbd", "nbd", name, "--socket", os.path.join(self.cluster.folder, "name.sock"),
+                         says=["the volume name"])
+            with socket.create_connection(("127.0.0.1", self.cluster.port("http")), timeout=5) as peer:
+                body = b'{"size_bytes": 4096, "name": "' + name + b'"}'
+                peer.sendall(b"POST /v1/volumes HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                             % len(body) + body)
+                self.assertIn(b" 400 ", peer.recv(4096).split(b"\r\n")[0])
+        library = Library(self.cluster.build, self.cluster.conductor)
+        for call in ("create", "delete", "resize", "exists"):
+            function = getattr(library.lib, f"pfbd_volume_{call}")
+            more = {"create": [ctypes.c_uint64(4096), 1], "delete": [0], "resize": [ctypes.c_uint64(4096)],
+                    "exists": []}[call]
+            self.assertEqual(function(library.context, b"caf\xe9", *more), -errno.EINVAL, call)
+            self.assertIn("the volume name is not UTF-8", library.error())
+        library.destroy()
+        self.assertNotIn("libprotobuf", open(self.cluster.log_path, encoding="utf-8").read())
 
     def test_duplicate_shrink_unknown(self):
         self.cluster.cli("volume", "create", "twice", "--size", "64M")
