@@ -93,7 +93,8 @@ class BadInput(unittest.TestCase):
             self.assertEqual(function(library.context, b"caf\xe9", *more), -errno.EINVAL, call)
             self.assertIn("the volume name is not UTF-8", library.error())
         library.destroy()
-        self.assertNotIn("libprotobuf", open(self.cluster.log_path, encoding="utf-8").read())
+        with open(self.cluster.log_path, encoding="utf-8") as log:
+            self.assertNotIn("libprotobuf", log.read())
 
     def test_duplicate_shrink_unknown(self):
         self.cluster.cli("volume", "create", "twice", "--size", "64M")
@@ -216,14 +217,23 @@ class BadInput(unittest.TestCase):
                 ("pfs", "store", "listen = '1'", ["store.listen = '1'", "HOST:PORT"]),
                 ("pfs", "store", "listen = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),
                 ("pfconductor", "conductor", "http = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),
+                ("pfs", "store", "write_cache = 'x'", ["store.write_cache", "'x'", "volatile"]),
+                ("pfs", "store", "trays = ['a', 3]", ["store.trays", "list of texts"]),
+                ("pfs", "stor", "", ["unknown", "'stor", "did you mean 'store"]),
+                ("pfconductor", "log", "level = 'loud'", ["log.level", "'loud'", "debug"]),
+                ("pfconductor", "conductor", "store_timeout = '0s'", ["conductor.store_timeout", "100ms"]),
+                ("pfconductor", "conductor", "max_body = 0", ["conductor.max_body", "4 KiB"]),
+                ("pfconductor", "conductor", "heartbeats_missed = 0", ["conductor.heartbeats_missed", "1 to 1000"]),
                 ("pfconductor", "conductor", "heartbeat_interval = '1ms'", ["conductor.heartbeat_interval", "50ms"])):
             with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-                config.write(f"[{section}]\ndata = '{data}'\n{text}\n")
+                config.write(f"[{section}]\n{text}\n" if section in ("log", "stor") else
+                             f"[{section}]\ndata = '{data}'\n{text}\n")
                 config.flush()
                 self.ends_at_once([f"{self.cluster.tools}/{tool}", "--config", config.name], says)
         for tool in ("pfs", "pfconductor"):
             program = f"{self.cluster.tools}/{tool}"
             self.ends_at_once([program, "--config", "/nonexistent.toml"], ["/nonexistent.toml"])
+            self.ends_at_once([program, "--config", self.cluster.folder], [self.cluster.folder, "cannot be read"])
             self.ends_at_once([program, "--set", "novalue"], ["section.key=value", "novalue"])
             self.ends_at_once([program, "--set", "log.lvel=info"], ["log.lvel", "log.level"])
             self.ends_at_once([program, "--unknown"], ["--unknown", f"{tool} --help"], status=2)
@@ -235,11 +245,17 @@ class BadInput(unittest.TestCase):
     def test_serve(self):
         folder = os.path.join(self.cluster.folder, "refused")
         for more, says in ((["--tray-size", "0"], ["--tray-size 0", "too small"]),
-                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1.5 MiB"]),
+                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1552K"]),
+                           (["--tray-size", ""], ["--tray-size", "''"]),
+                           (["--tray", ""], ["--tray ''", "device or file"]),
+                           (["--tray", "/dev/pureflash-typo"], ["/dev/pureflash-typo", "does not exist"]),
+                           (["--write-cache", "x"], ["--write-cache", "'x'", "volatile"]),
+                           (["--reactors", "65"], ["--reactors", "65", "64"]),
+                           (["--host", "127.1"], ["--host", "'127.1'", "IP address"]),
                            (["--tray-size", "20T"], ["--tray-size 20T", "16 TiB"]),
                            (["--tray-size", "big"], ["'big'", "10G"]),
                            (["--trays", "100"], ["--trays 100", "64"]),
-                           (["--log-level", "loud"], ["'loud'", "debug"]),
+                           (["--log-level", "loud"], ["--log-level", "'loud'", "debug"]),
                            (["--host", "0.0.0.0"], ["0.0.0.0", "--insecure-listen"])):
             self.ends_at_once(self.serve(folder, *more), says)
             self.assertFalse(os.path.exists(folder), f"{more} left something behind")
@@ -248,6 +264,8 @@ class BadInput(unittest.TestCase):
             pass
         for path in (file, "/proc/pureflash", ""):
             self.ends_at_once(self.serve(path), ["folder", f"'{path}'"])
+        with Cluster(BUILD, tray_size="1552K") as smallest:
+            self.assertEqual(len(json.loads(smallest.cli("-o", "json", "tray", "list"))), 1)
         missing = os.path.join(self.cluster.folder, "missing.img")
         self.ends_at_once(self.serve(folder, "--tray", missing), [missing, "--tray-size"])
         self.ends_at_once(self.serve(folder, "--tray", "/dev/pureflash-typo", "--tray-size", "16M"),
