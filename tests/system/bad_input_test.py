@@ -313,7 +313,7 @@ class BadInput(unittest.TestCase):
             self.assertFalse(os.path.exists(target), "a refused file was made")
         self.refused("pfcli", "tray", "add", "relative.img", says=["relative.img", "absolute"])
         self.refused("pfcli", "tray", "add", self.cluster.folder, says=[self.cluster.folder])
-        self.refused("pfcli", "tray", "remove", "nonsense", says=["nonsense"])
+        self.refused("pfcli", "tray", "remove", "nonsense", says=["nonsense", "UUID"])
 
     def test_tray_in_use(self):
         self.refuse_tray(self.tray_paths()[0], says=["already"])

@@ -130,6 +130,13 @@ def trays(cli, folder):
     assert "removed" in cli.good("tray", "remove", added["uuid"])
     cli.bad("does not exist", "tray", "remove", added["uuid"])
     cli.bad("would be lost", "tray", "remove", before[0]["uuid"])
+    cli.bad("tray '' is not a UUID", "tray", "remove", "")
+    cli.bad("--size SIZE", "tray", "add", f"{folder}/missing.img")
+    for size in ("0", "0K"):
+        cli.bad("size is zero", "tray", "add", f"{folder}/missing.img", "--size", size)
+        cli.bad("size is zero", "volume", "create", "z", "--size", "1G", "--shard-size", size)
+    cli.bad("is not a number", "tray", "add", f"{folder}/missing.img", "--size", "")
+    assert len(cli.json("tray", "list")) == 1
 
 
 def rest(cli):
@@ -150,6 +157,11 @@ def rest(cli):
     for words in [["volume"], ["volume", "make"], ["nothing"], [], ["volume", "create", "x"],
                   ["-o", "xml", "status"]]:
         cli.bad("--help", *words)
+    cli.bad("unknown command 'volum', known are volume, store", "volum", "list")
+    cli.bad("unknown command 'lst', known are create, list", "volume", "lst")
+    cli.bad("unknown option '--bogus'", "--bogus")
+    for replicas in ("-1", "0", "many"):
+        cli.bad(f"{replicas} not in range 1 to", "volume", "create", "x", "--size", "1G", "--replicas", replicas)
     for address in ["127.0.0.1", "x:y", ""]:
         cli.bad("HOST:PORT", "--conductor", address, "status")
     cli.bad("is it running", "--conductor", "127.0.0.1:1", "status")
@@ -227,6 +239,9 @@ def main():
         node.start()
         assert cli.json("volume", "show", "a")["size_bytes"] == 20 << 30
         took = node.stop()
+        clean = subprocess.run([f"{node.tools}/pfinspect", f"{node.data}/tray0.img", "verify"], capture_output=True,
+                               text=True, timeout=60, check=True).stdout
+        assert "damage: none\n" in clean, clean
         assert took < 5, f"the stop took {took:.1f} s"
     print("ok")
 

@@ -5,10 +5,12 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <thread>
 
 #include "base/ports.hpp"
 #include "base/units.hpp"
+#include "base/uuid.hpp"
 #include "tools/command_line.hpp"
 #include "tools/pfcli/api.hpp"
 #include "tools/pfcli/completion.hpp"
@@ -94,7 +96,8 @@ struct Arguments {
     std::string name;
     std::string new_name;
     std::string size;
-    std::string shard_size;
+    std::optional<std::string> shard_size;
+    std::optional<std::string> tray_size;
     std::string path;
     std::string shell;
     std::string write_cache;
@@ -121,14 +124,30 @@ std::string volume_path(const std::string& name) {
     return "/v1/volumes/" + Api::escape(name);
 }
 
+// Of what has a default: no size is not the default.
+Result<uint64_t> given_size(const char* option, const std::string& text) {
+    PF_TRY_ASSIGN(const uint64_t bytes, parse_size(text));
+    if (bytes > 0) return bytes;
+    return fail(Errc::invalid_argument,
+                fmt::format("{} {}: the size is zero; leave the option out for the default, or "
+                            "give a size such as 10G",
+                            option, text));
+}
+
+Status check_tray_uuid(const std::string& text) {
+    if (Uuid::parse(text)) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("tray '{}' is not a UUID: `pfcli tray list` shows them", text));
+}
+
 Status volume_create(const Api& api, const Arguments& arguments) {
     PF_TRY(check_volume_name(arguments.name));
     PF_TRY_ASSIGN(const uint64_t size_bytes, parse_size(arguments.size));
     PF_TRY(check_volume_size(size_bytes));
     json body = {
         {"name", arguments.name}, {"size_bytes", size_bytes}, {"replicas", arguments.replicas}};
-    if (!arguments.shard_size.empty()) {
-        PF_TRY_ASSIGN(body["shard_bytes"], parse_size(arguments.shard_size));
+    if (arguments.shard_size) {
+        PF_TRY_ASSIGN(body["shard_bytes"], given_size("--shard-size", *arguments.shard_size));
     }
     Result<json> made = api.post("/v1/volumes", body);
     // The first store of a cluster that is starting joins a moment after its conductor answers.
@@ -210,6 +229,7 @@ Status volume_accept_loss(const Api& api, const Arguments& arguments) {
 }
 
 Status tray_accept_loss(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_tray_uuid(arguments.name));
     return accept_loss(api, arguments, "/v1/trays/" + Api::escape(arguments.name));
 }
 
@@ -237,16 +257,20 @@ Status tray_list(const Api& api, const Arguments& arguments) {
 Status tray_add(const Api& api, const Arguments& arguments) {
     json body = {{"path", arguments.path}, {"force", arguments.force}};
     if (arguments.store_id != 0) body["store_id"] = arguments.store_id;
-    if (!arguments.size.empty()) {
-        PF_TRY_ASSIGN(body["create_bytes"], parse_size(arguments.size));
+    if (arguments.tray_size) {
+        PF_TRY_ASSIGN(body["create_bytes"], given_size("--size", *arguments.tray_size));
     }
     if (!arguments.write_cache.empty()) body["write_cache"] = arguments.write_cache;
-    PF_TRY_ASSIGN(const json tray, api.post("/v1/trays", body));
+    auto added = api.post("/v1/trays", body);
+    if (!added && added.error().code == Errc::not_found && !arguments.tray_size)
+        added.error().message += "; with --size SIZE a file is made";
+    PF_TRY_ASSIGN(const json tray, std::move(added));
     print(arguments, tray, details(tray, tray_columns));
     return {};
 }
 
 Status tray_remove(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_tray_uuid(arguments.name));
     PF_TRY_ASSIGN(const json answer, api.remove("/v1/trays/" + Api::escape(arguments.name) +
                                                 (arguments.force ? "?force=true" : "")));
     print(arguments, answer, "removed\n");
@@ -308,7 +332,8 @@ void add_volume_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
     };
     auto* create = named(add("create", "Make a volume", &volume_create));
     create->add_option("--size", arguments.size, "Size, e.g. 10G")->required();
-    create->add_option("--replicas", arguments.replicas, "Copies of each shard (default 1)");
+    create->add_option("--replicas", arguments.replicas, "Copies of each shard (default 1)")
+        ->check(CLI::Range(1U, UINT32_MAX));
     create->add_option("--shard-size", arguments.shard_size, "Size of a shard (default 64G)");
     add("list", "List volumes", &volume_list);
     named(add("show", "Show one volume", &volume_show));
@@ -337,7 +362,7 @@ void add_store_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
     add->add_option("PATH", arguments.path, "Path on the store's host")->required();
     add->add_option("--store", arguments.store_id,
                     "Number of the store; needed if there are several");
-    add->add_option("--size", arguments.size, "Make a file of this size, e.g. 100G");
+    add->add_option("--size", arguments.tray_size, "Make a file of this size, e.g. 100G");
     add->add_flag("--force", arguments.force, "Format over what is there");
     add->add_option("--write-cache", arguments.write_cache,
                     "Whether it may lose completed writes with the power: detect, volatile or "
