@@ -37,7 +37,7 @@ Result<uint64_t> parse_position(std::string_view name, const Position& text, uin
 }
 
 Status parse_conv(DdOptions& options, std::string_view value) {
-    while (!value.empty()) {
+    for (bool more = true; more;) {
         const size_t comma = value.find(',');
         const std::string_view word = value.substr(0, comma);
         if (word == "fsync" || word == "fdatasync") {
@@ -50,7 +50,8 @@ Status parse_conv(DdOptions& options, std::string_view value) {
             return refuse(
                 fmt::format("conv={}: only fsync, fdatasync, sparse and notrunc are known", word));
         }
-        value = comma == std::string_view::npos ? "" : value.substr(comma + 1);
+        more = comma != std::string_view::npos;
+        if (more) value = value.substr(comma + 1);
     }
     return {};
 }

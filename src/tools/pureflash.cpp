@@ -138,7 +138,9 @@ struct NewTrays {
 };
 
 std::string full_path(const std::string& given) {
-    return std::filesystem::absolute(given).lexically_normal().string();
+    std::error_code no_folder;  // a relative path in a folder that is gone: it stays as it is
+    const std::filesystem::path full = std::filesystem::absolute(given, no_folder);
+    return no_folder ? given : full.lexically_normal().string();
 }
 
 // A slip in a path must not fill another disk.
