@@ -59,6 +59,16 @@ TEST(Volume, NamesAndSizes) {
           std::string("a:b"), std::string("a\nb"), std::string(1, '\0')}) {
         EXPECT_FALSE(check_volume_name(bad));
     }
+    for (const char* good :
+         {"gr\u00fc\u00df", "\u00a0", "\u30dc\u30ea", "\U0001f4be", "\xf4\x8f\xbf\xbf"})
+        EXPECT_TRUE(check_volume_name(good)) << good;
+    for (const char* bad :
+         {"\xff", "a\xc3", "\x80", "\xc0\xaf", "\xe0\x80\xaf", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+          "\xf8\x88\x80\x80\x80", "\xc3(", "a\xc2\x80", "\xc2\x9f"}) {
+        const Status refused = check_volume_name(bad);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().message.find(bad), std::string::npos);
+    }
     EXPECT_TRUE(check_volume_size(4096));
     EXPECT_TRUE(check_volume_size(max_volume_bytes));
     EXPECT_FALSE(check_volume_size(0));

@@ -111,7 +111,20 @@ Result<std::vector<std::string>> node_values(const toml::node& node) {
     return out;
 }
 
-using FlatValues = std::vector<std::pair<std::string, std::vector<std::string>>>;
+// One key of the file. A table without keys is kept too, as its name may be misspelt.
+struct FlatValue {
+    std::string name;
+    std::vector<std::string> values;
+    bool empty_table = false;
+    bool only_texts = true;  // of the items of a list
+};
+using FlatValues = std::vector<FlatValue>;
+
+bool has_only_texts(const toml::node& node) {
+    const auto* array = node.as_array();
+    return array == nullptr ||
+           std::all_of(array->begin(), array->end(), [](const auto& it) { return it.is_string(); });
+}
 
 // The parser bounds the nesting of what it accepts, so recursion is bounded too.
 Status flatten(const toml::table& table, const std::string& prefix, std::string_view origin,
@@ -119,6 +132,7 @@ Status flatten(const toml::table& table, const std::string& prefix, std::string_
     for (const auto& [key, node] : table) {
         const std::string name = prefix + std::string(key.str());
         if (const auto* inner = node.as_table()) {
+            if (inner->empty()) out.push_back({name, {}, true, true});
             PF_TRY(flatten(*inner, name + ".", origin, out));
             continue;
         }
@@ -127,7 +141,7 @@ Status flatten(const toml::table& table, const std::string& prefix, std::string_
             return fail(Errc::invalid_argument,
                         fmt::format("{}: key '{}' {}", origin, name, values.error().message));
         }
-        out.emplace_back(name, std::move(*values));
+        out.push_back({name, std::move(*values), false, has_only_texts(node)});
     }
     return {};
 }
@@ -190,6 +204,11 @@ Status Config::load_file(const std::string& path) {
     text.resize(max_config_bytes + 1);
     file.read(text.data(), static_cast<std::streamsize>(text.size()));
     text.resize(static_cast<size_t>(file.gcount()));
+    // What opens may still fail to be read: a folder, a broken disk. It is not an empty file.
+    if (!file.eof() && text.size() <= max_config_bytes) {
+        return fail(Errc::io_error,
+                    fmt::format("configuration file '{}' cannot be read: is it a file?", path));
+    }
     if (text.size() > max_config_bytes) {
         return fail(Errc::invalid_argument,
                     fmt::format("configuration file '{}' is over 1 MiB", path));
@@ -206,8 +225,31 @@ Status Config::load_text(std::string_view toml_text, std::string_view origin) {
     }
     FlatValues flat;
     PF_TRY(flatten(parsed.table(), "", origin, flat));
-    for (auto& [name, values] : flat) PF_TRY(store(name, std::move(values), origin));
+    for (auto& [name, values, empty_table, only_texts] : flat) {
+        if (empty_table) {
+            PF_TRY(check_table(name, origin));
+            continue;
+        }
+        const ConfigKey* key = find(name);
+        if (key != nullptr && key->type == ConfigType::list && !only_texts) {
+            return fail(Errc::invalid_argument,
+                        fmt::format("{}: key '{}' takes {}, not other items", origin, name,
+                                    type_name(key->type)));
+        }
+        PF_TRY(store(name, std::move(values), origin));
+    }
     return {};
+}
+
+Status Config::check_table(const std::string& name, std::string_view origin) const {
+    const std::string prefix = name + ".";
+    for (const auto& key : keys_) {
+        if (key.name.starts_with(prefix)) return {};
+    }
+    const std::string_view close = nearest(name);
+    return fail(Errc::invalid_argument,
+                fmt::format("{}: unknown table '{}': did you mean '{}'?", origin, name,
+                            close.substr(0, close.find('.'))));
 }
 
 Status Config::set(std::string_view name, std::string_view value) {

@@ -52,6 +52,7 @@ class Config {
     [[nodiscard]] std::string markdown() const;
 
   private:
+    [[nodiscard]] Status check_table(const std::string& name, std::string_view origin) const;
     [[nodiscard]] const ConfigKey* find(std::string_view name) const;
     [[nodiscard]] const std::vector<std::string>& value(std::string_view name,
                                                         ConfigType type) const;

@@ -42,16 +42,21 @@ TEST(Config, UnknownKeyNamesTheNearest) {
 }
 
 TEST(Config, WrongTypesAndSyntax) {
-    for (const auto* text : {"[heartbeat]\ninterval = 5\n", "[heartbeat]\nmissed = -1\n",
-                             "[heartbeat]\nmissed = 1.5\n", "[log]\nverbose = 'yes'\n",
-                             "[limits]\nbody_bytes = '1X'\n", "[limits\n",
-                             "[listen]\nhttp = ['a', 'b']\n", "[store]\ntrays = [['a']]\n"}) {
+    for (const auto* text :
+         {"[heartbeat]\ninterval = 5\n", "[heartbeat]\nmissed = -1\n",
+          "[heartbeat]\nmissed = 1.5\n", "[log]\nverbose = 'yes'\n",
+          "[limits]\nbody_bytes = '1X'\n", "[limits\n", "[listen]\nhttp = ['a', 'b']\n",
+          "[store]\ntrays = [['a']]\n", "[store]\ntrays = ['a', 3]\n", "[limit]\n",
+          "limits.body = {}\n", "limits = 3\n"}) {
         Config config(keys);
         const auto loaded = config.load_text(text, "test.toml");
         ASSERT_FALSE(loaded) << text;
         EXPECT_TRUE(loaded.error().message.starts_with("test.toml")) << loaded.error().message;
     }
+    EXPECT_TRUE(Config(keys).load_text("[store]\n", "test.toml"));
     EXPECT_FALSE(Config(keys).load_file("/nonexistent/file.toml"));
+    EXPECT_FALSE(Config(keys).load_file("/")) << "a folder is not an empty file";
+    EXPECT_TRUE(Config(keys).load_file("/dev/null"));
 }
 
 TEST(Config, Durations) {

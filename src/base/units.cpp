@@ -26,6 +26,27 @@ int suffix_shift(std::string_view suffix) {
     return static_cast<int>(index + 1) * 10;
 }
 
+// Takes one code point of UTF-8 off the front; false for anything else: cut, overlong, a surrogate.
+bool take_code_point(std::string_view& text, uint32_t& code_point) {
+    const auto first = static_cast<unsigned char>(text[0]);
+    const size_t bytes = first < 0x80             ? 1
+                         : (first & 0xe0) == 0xc0 ? 2
+                         : (first & 0xf0) == 0xe0 ? 3
+                         : (first & 0xf8) == 0xf0 ? 4
+                                                  : 0;
+    if (bytes == 0 || bytes > text.size()) return false;
+    code_point = bytes == 1 ? first : first & (0x7fU >> bytes);
+    for (size_t i = 1; i < bytes; ++i) {
+        const auto next = static_cast<unsigned char>(text[i]);
+        if ((next & 0xc0) != 0x80) return false;
+        code_point = code_point << 6 | (next & 0x3fU);
+    }
+    static constexpr std::array<uint32_t, 5> least = {0, 0, 0x80, 0x800, 0x10000};
+    text.remove_prefix(bytes);
+    return code_point >= least[bytes] && code_point <= 0x10ffff &&
+           !(code_point >= 0xd800 && code_point <= 0xdfff);
+}
+
 }  // namespace
 
 Result<uint64_t> parse_size(std::string_view text) {
@@ -77,19 +98,24 @@ Status check_volume_name(std::string_view name) {
                     fmt::format("the volume name has {} bytes: at most {} are allowed", name.size(),
                                 max_name_bytes));
     }
-    for (const char c : name) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (byte < 0x20 || byte == 0x7f) {
+    uint32_t c = 0;
+    for (std::string_view rest = name; !rest.empty();) {
+        if (!take_code_point(rest, c)) {
+            return fail(Errc::invalid_argument,
+                        "the volume name is not UTF-8: give it in UTF-8, other bytes are not "
+                        "allowed");
+        }
+        if (c < 0x20 || (c >= 0x7f && c < 0xa0)) {
             return fail(
                 Errc::invalid_argument,
-                fmt::format("the volume name has the control character 0x{:02x}: remove it", byte));
+                fmt::format("the volume name has the control character 0x{:02x}: remove it", c));
         }
         if (c == '/' || c == '@' || c == ':') {
             return fail(
                 Errc::invalid_argument,
                 fmt::format(
                     "the volume name '{}' has the character '{}': '/', '@' and ':' are not allowed",
-                    name, c));
+                    name, static_cast<char>(c)));
         }
     }
     return {};

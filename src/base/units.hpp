@@ -28,7 +28,7 @@ static_assert(blocks_per_chunk == 512);
 // "10 GiB", "1.5 MiB", "512 B".
 [[nodiscard]] std::string format_size(uint64_t bytes);
 
-// Volume names: 1..96 bytes, no control characters, '/', '@' or ':'.
+// Volume names: 1..96 bytes of UTF-8 without control characters, '/', '@' or ':'.
 [[nodiscard]] Status check_volume_name(std::string_view name);
 
 // Volume sizes: a positive multiple of 4 KiB, at most 1 PiB.

@@ -71,6 +71,7 @@ class ClusterCore final : public Cluster {
     }
 
     Task<Status> delete_volume(std::string name, bool force) override {
+        PF_CO_TRY(check_volume_name(name));
         RpcRequest request;
         request.mutable_delete_volume()->set_name(name);
         request.mutable_delete_volume()->set_force(force);
@@ -80,6 +81,7 @@ class ClusterCore final : public Cluster {
     }
 
     Task<Status> rename_volume(std::string name, std::string new_name) override {
+        PF_CO_TRY(check_volume_name(name));
         PF_CO_TRY(check_volume_name(new_name));
         RpcRequest request;
         request.mutable_rename_volume()->set_name(name);
@@ -90,6 +92,7 @@ class ClusterCore final : public Cluster {
     }
 
     Task<Status> resize_volume(std::string name, uint64_t size_bytes) override {
+        PF_CO_TRY(check_volume_name(name));
         PF_CO_TRY(check_volume_size(size_bytes));
         RpcRequest request;
         request.mutable_resize_volume()->set_name(name);
@@ -100,6 +103,7 @@ class ClusterCore final : public Cluster {
     }
 
     Task<Result<VolumeInfo>> stat(std::string name) override {
+        PF_CO_TRY(check_volume_name(name));
         RpcRequest request;
         request.mutable_stat_volume()->set_name(name);
         auto reply = co_await call(std::move(request));

@@ -74,4 +74,14 @@ Result<uint64_t> size_within(const Config& config, const char* key, uint64_t lea
                             format_size(least), format_size(most)));
 }
 
+Result<uint64_t> duration_within(const Config& config, const char* key, uint64_t least_ms,
+                                 uint64_t most_ms) {
+    constexpr uint64_t ms = 1'000'000;
+    const uint64_t value = config.duration_ns(key);
+    if (value >= least_ms * ms && value <= most_ms * ms) return value;
+    return fail(Errc::invalid_argument,
+                fmt::format("{} = {}ms: from {}ms to {}ms is allowed", key,
+                            static_cast<double>(value) / ms, least_ms, most_ms));
+}
+
 }  // namespace pf::tools

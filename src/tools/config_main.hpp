@@ -2,6 +2,8 @@
 #pragma once
 
 #include <span>
+#include <string>
+#include <string_view>
 
 #include "base/config.hpp"
 #include "runtime/network.hpp"
@@ -18,6 +20,17 @@ struct ConfiguredDaemon {
 
 // The exit status: 0, 1 after an error, 2 for a command line that cannot be understood.
 [[nodiscard]] int run_configured(const ConfiguredDaemon& daemon, int argc, const char* const* argv);
+
+// The error of `result` with the name of the option or key in front.
+template <class T>
+[[nodiscard]] Result<T> naming(std::string_view setting, Result<T> result) {
+    if (!result) result.error().message = std::string(setting) + ": " + result.error().message;
+    return result;
+}
+
+// A duration; the error names the key, its value and both limits.
+[[nodiscard]] Result<uint64_t> duration_within(const Config& config, const char* key,
+                                               uint64_t least_ms, uint64_t most_ms);
 
 // HOST:PORT of a key; the error names the key.
 [[nodiscard]] Result<runtime::Address> address_of(const Config& config, const char* key);

@@ -3,8 +3,13 @@
 #include <fmt/format.h>
 #include <limits.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include <chrono>
+#include <condition_variable>
 #include <cstdio>
+#include <mutex>
+#include <thread>
 
 #include "attach/nbd_server.hpp"
 #include "runtime/uring/reactor_thread.hpp"
@@ -16,8 +21,9 @@ using runtime::Task;
 
 namespace {
 
-constexpr unsigned stop_limit_s = 30;
-constexpr runtime::Nanos answer_grace = 10 * runtime::seconds;
+// What is under way is answered, or cut, early enough for a clean end within the limit.
+constexpr runtime::Nanos answer_grace = 8 * runtime::seconds;
+constexpr std::chrono::seconds stop_limit{10};
 // Payload budget, receive batches of every connection, and as much again for the client library.
 constexpr size_t arena_bytes = size_t{128} << 20;
 
@@ -88,6 +94,41 @@ struct NbdProcess {
     }
 };
 
+// Ends the process if stopping takes too long: I/O to a store that is away cannot be taken back.
+class StopLimit {
+  public:
+    explicit StopLimit(std::string socket)
+        : socket_(std::move(socket)), thread_([this] { watch(); }) {}
+    StopLimit(const StopLimit&) = delete;
+    StopLimit& operator=(const StopLimit&) = delete;
+    ~StopLimit() {
+        {
+            const std::lock_guard lock(mutex_);
+            stopped_ = true;
+        }
+        changed_.notify_one();
+        thread_.join();
+    }
+
+  private:
+    void watch() {
+        std::unique_lock lock(mutex_);
+        if (changed_.wait_for(lock, stop_limit, [this] { return stopped_; })) return;
+        print_error({Errc::timed_out,
+                     fmt::format("what was under way did not end within {} s and was given up: is "
+                                 "a store away?",
+                                 stop_limit.count())});
+        if (!socket_.empty()) ::unlink(socket_.c_str());
+        ::_exit(1);
+    }
+
+    std::string socket_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool stopped_ = false;
+    std::thread thread_;
+};
+
 }  // namespace
 
 int run_nbd(const NbdArguments& arguments,
@@ -115,10 +156,10 @@ int run_nbd(const NbdArguments& arguments,
         (void)fmt::print("ready {}\n", *started);
         (void)std::fflush(stdout);
         serve_until_stopped();
-        limit_stop_time(stop_limit_s);
     } else {
         print_error(started.error());
     }
+    const StopLimit limit(started && address->host.starts_with('/') ? address->host : "");
     (*group)->call(0, [&] { return process.stop(); });
     return started ? 0 : 1;
 }

@@ -27,16 +27,20 @@ constexpr std::array config_keys = {
     ConfigKey{"conductor.cluster_name", ConfigType::text, "pureflash",
               "Name of a cluster that is made at the first start, for people."},
     ConfigKey{"conductor.heartbeat_interval", ConfigType::duration, "1s",
-              "Time between the heartbeats of a store."},
+              "Time between the heartbeats of a store, 50ms to 60s."},
     ConfigKey{"conductor.heartbeats_missed", ConfigType::integer, "4",
-              "Heartbeats missed in a row before a store counts as offline."},
+              "Heartbeats missed in a row before a store counts as offline, 1 to 1000."},
     ConfigKey{"conductor.store_timeout", ConfigType::duration, "10s",
-              "Time limit of one call to a store."},
-    ConfigKey{"conductor.max_body", ConfigType::size, "1M", "Largest body of a REST request."},
+              "Time limit of one call to a store, 100ms to 2min."},
+    ConfigKey{"conductor.max_body", ConfigType::size, "1M",
+              "Largest body of a REST request, 4K to 64M."},
     ConfigKey{"conductor.insecure_listen", ConfigType::boolean, "false",
               "Allow addresses other than loopback, without authentication."},
     ConfigKey{"log.level", ConfigType::text, "info", "debug, info, warning, error or off."},
 };
+
+constexpr uint64_t least_body = uint64_t{4} << 10;  // of any request that pfcli sends
+constexpr uint64_t most_body = uint64_t{64} << 20;
 
 Result<conductor::ConductorOptions> conductor_options(const Config& config) {
     conductor::ConductorOptions options;
@@ -59,24 +63,26 @@ Result<conductor::ConductorOptions> conductor_options(const Config& config) {
     options.insecure_listen = config.boolean("conductor.insecure_listen");
     PF_TRY(tools::check_listen(options.http.host, options.insecure_listen));
     PF_TRY(tools::check_listen(options.rpc.host, options.insecure_listen));
-    options.max_body_bytes = config.size_bytes("conductor.max_body");
+    PF_TRY_ASSIGN(options.max_body_bytes,
+                  tools::size_within(config, "conductor.max_body", least_body, most_body));
     options.core.cluster_name = config.text("conductor.cluster_name");
-    options.core.heartbeat_interval = config.duration_ns("conductor.heartbeat_interval");
-    options.core.store_timeout = config.duration_ns("conductor.store_timeout");
+    PF_TRY_ASSIGN(options.core.heartbeat_interval,
+                  tools::duration_within(config, "conductor.heartbeat_interval", 50, 60'000));
+    PF_TRY_ASSIGN(options.core.store_timeout,
+                  tools::duration_within(config, "conductor.store_timeout", 100, 120'000));
     const uint64_t missed = config.integer("conductor.heartbeats_missed");
-    if (missed == 0 || missed > 1000 ||
-        options.core.heartbeat_interval < 50 * runtime::milliseconds ||
-        options.core.heartbeat_interval > 60 * runtime::seconds) {
-        return fail(Errc::invalid_argument,
-                    "conductor.heartbeats_missed is 1 to 1000 and "
-                    "conductor.heartbeat_interval 50ms to 60s");
+    if (missed == 0 || missed > 1000) {
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("conductor.heartbeats_missed = {}: from 1 to 1000 is allowed", missed));
     }
     options.core.heartbeats_missed = static_cast<uint32_t>(missed);
     return options;
 }
 
 Status run(const Config& config) {
-    PF_TRY_ASSIGN(const LogLevel level, parse_log_level(config.text("log.level")));
+    PF_TRY_ASSIGN(const LogLevel level,
+                  tools::naming("log.level", parse_log_level(config.text("log.level"))));
     set_log_level(level);
     PF_TRY_ASSIGN(const conductor::ConductorOptions options, conductor_options(config));
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data_dir));

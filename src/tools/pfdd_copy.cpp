@@ -25,6 +25,13 @@ bool all_zero(Bytes bytes) {
 
 }  // namespace
 
+Status check_skip(const DdOptions& options, const Endpoint& input) {
+    const auto size = input.size();
+    if (!size || options.skip_bytes <= *size) return {};
+    return fail(Errc::out_of_range, fmt::format("cannot skip {} bytes: '{}' has {}",
+                                                options.skip_bytes, input.name(), *size));
+}
+
 void Copy::FreeMemory::operator()(std::byte* memory) const {
     std::free(memory);
 }
@@ -50,12 +57,8 @@ Copy::Copy(const DdOptions& options, Cluster& cluster, Endpoint& input, Endpoint
 }
 
 Status Copy::prepare() {
-    if (const auto size = input_.size()) {
-        if (options_.skip_bytes > *size)
-            return fail(Errc::out_of_range, fmt::format("cannot skip {} bytes: '{}' has {}",
-                                                        options_.skip_bytes, input_.name(), *size));
-        expected_ = *size - options_.skip_bytes;
-    }
+    PF_TRY(check_skip(options_, input_));
+    if (const auto size = input_.size()) expected_ = *size - options_.skip_bytes;
     if (options_.count_bytes)
         expected_ = std::min(expected_.value_or(*options_.count_bytes), *options_.count_bytes);
     PF_TRY(check_same());
@@ -94,23 +97,43 @@ Status Copy::check_same() const {
                             input_.name(), input_.is_volume() ? "volume" : "file"));
 }
 
-Status Copy::run(const std::function<bool()>& stop, const std::function<void()>& tick) {
-    while (result_) {
-        if (stop()) input_ended_ = true;
+Status Copy::run(const std::function<bool()>& stop, const std::function<void()>& tick,
+                 std::chrono::milliseconds stop_limit) {
+    stop_ = stop;
+    stop_limit_ = stop_limit;
+    for (Endpoint* each : {&input_, &output_}) each->stop_when(stop);
+    for (Holes* each : {&input_holes_, &output_holes_})
+        each->give_up_when([this] { return overdue(); });
+    while (result_ && !gave_up_) {
+        if (stop_()) input_ended_ = true;
         const bool moved = advance();
         tick();
         if (moved) continue;
         // Not busy does not mean done: what was under way may have ended while we looked.
         if (busy()) {
-            cluster_.poll(poll_us);
+            if (!overdue()) cluster_.poll(poll_us);
         } else if (input_ended_ && next_write_ == next_read_) {
             break;
         }
     }
     // What is under way still uses our memory.
-    while (busy()) cluster_.poll(poll_us);
+    while (busy() && !overdue()) cluster_.poll(poll_us);
+    if (gave_up_)
+        return fail(Errc::timed_out,
+                    fmt::format("interrupted, and what was under way did not end within {} s: "
+                                "given up",
+                                std::chrono::duration<double>(stop_limit_).count()));
     if (result_) result_ = finish_output();
     return result_;
+}
+
+// Whether the stop has been waited for long enough. A store that is away may never answer.
+bool Copy::overdue() {
+    if (gave_up_ || !stop_()) return gave_up_;
+    const auto now = std::chrono::steady_clock::now();
+    if (!stopped_at_) stopped_at_ = now;
+    gave_up_ = now - *stopped_at_ >= stop_limit_;
+    return gave_up_;
 }
 
 // Begins whatever can begin; false when everything waits.

@@ -2,6 +2,7 @@
 // in any order; files in order.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -22,14 +23,24 @@ struct CopyCounts {
     uint64_t padded_bytes = 0;  // zeros added to fill the last sector of a volume
 };
 
+// Whether the source has what is to be skipped. For before the target is opened, which may create
+// it.
+[[nodiscard]] Status check_skip(const DdOptions& options, const Endpoint& input);
+
 class Copy {
   public:
     Copy(const DdOptions& options, Cluster& cluster, Endpoint& input, Endpoint& output);
 
     // Refuses what cannot fit before anything is changed.
     [[nodiscard]] Status prepare();
-    // Runs until the end, the first error, or until `stop()` gives true. Calls `tick` often.
-    [[nodiscard]] Status run(const std::function<bool()>& stop, const std::function<void()>& tick);
+    // Runs until the end, the first error, or until `stop()` gives true. Calls `tick` often. After
+    // `stop` what is under way may still end, but not longer than `stop_limit`.
+    [[nodiscard]] Status run(const std::function<bool()>& stop, const std::function<void()>& tick,
+                             std::chrono::milliseconds stop_limit = default_stop_limit);
+    // I/O was given up that still uses the memory of this: the process has to end without
+    // destroying it.
+    [[nodiscard]] bool gave_up() const { return gave_up_; }
+    static constexpr std::chrono::milliseconds default_stop_limit{10'000};
 
     [[nodiscard]] const CopyCounts& counts() const { return counts_; }
     // What is to be copied, if it is known.
@@ -52,6 +63,7 @@ class Copy {
     };
 
     bool advance();
+    [[nodiscard]] bool overdue();
     bool start_read(Block& block);
     [[nodiscard]] Result<bool> plan_hole(Block& block);
     bool start_write(Block& block);
@@ -79,6 +91,10 @@ class Copy {
     uint64_t planned_ = 0;  // bytes begun
     std::optional<uint64_t> expected_;
     bool input_ended_ = false;
+    std::function<bool()> stop_;
+    std::chrono::milliseconds stop_limit_ = default_stop_limit;
+    std::optional<std::chrono::steady_clock::time_point> stopped_at_;
+    bool gave_up_ = false;
     Status result_;
     CopyCounts counts_;
 };

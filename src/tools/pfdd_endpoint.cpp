@@ -10,6 +10,7 @@
 #include <cstring>
 #include <vector>
 
+#include "base/units.hpp"
 #include "tools/pfdd_options.hpp"
 
 namespace pf::tools {
@@ -50,6 +51,7 @@ Endpoint::~Endpoint() {
 Status Endpoint::open(const std::string& operand, Use use, Cluster& cluster) {
     name_ = operand;
     if (const auto volume = volume_name(operand)) {
+        PF_TRY(check_volume_name(*volume));  // whose message does not repeat bytes it refuses
         const uint32_t flags = use == Use::input ? uint32_t{PFBD_READ_ONLY} : 0;
         if (pfbd_open(cluster.context(), volume->c_str(), flags, &volume_) != 0)
             return fail(Errc::unavailable,
@@ -91,7 +93,10 @@ Result<size_t> Endpoint::read(MutableBytes to, uint64_t offset) {
         const ssize_t got = seekable_ ? ::pread(fd_, to.data() + done, to.size() - done,
                                                 static_cast<off_t>(offset + done))
                                       : ::read(fd_, to.data() + done, to.size() - done);
-        if (got < 0 && errno == EINTR) continue;
+        if (got < 0 && errno == EINTR) {
+            if (stop_()) break;
+            continue;
+        }
         if (got < 0) return failed("cannot read", name_);
         if (got == 0) break;
         done += static_cast<size_t>(got);
@@ -105,7 +110,12 @@ Status Endpoint::write(Bytes from, uint64_t offset) {
         const ssize_t put = seekable_ ? ::pwrite(fd_, from.data() + done, from.size() - done,
                                                  static_cast<off_t>(offset + done))
                                       : ::write(fd_, from.data() + done, from.size() - done);
-        if (put < 0 && errno == EINTR) continue;
+        if (put < 0 && errno == EINTR) {
+            if (stop_())
+                return fail(Errc::cancelled,
+                            fmt::format("interrupted while '{}' took nothing more", name_));
+            continue;
+        }
         if (put < 0) return failed("cannot write", name_);
         done += static_cast<size_t>(put);
     }

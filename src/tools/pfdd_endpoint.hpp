@@ -5,6 +5,7 @@
 
 #include <pfbd.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -53,6 +54,10 @@ class Endpoint {
     [[nodiscard]] std::optional<uint64_t> size() const { return size_; }
     [[nodiscard]] bool seekable() const { return seekable_; }
 
+    // Once this gives true, a file that keeps us waiting is not waited for: a read gives what it
+    // has, a write fails. Needs a signal that interrupts the call.
+    void stop_when(std::function<bool()> stop) { stop_ = std::move(stop); }
+
     // Files only. read fills `to` unless the input ends.
     [[nodiscard]] Result<size_t> read(MutableBytes to, uint64_t offset);
     [[nodiscard]] Status write(Bytes from, uint64_t offset);
@@ -66,6 +71,7 @@ class Endpoint {
     [[nodiscard]] Status skip(uint64_t bytes);
 
   private:
+    std::function<bool()> stop_ = [] { return false; };
     std::string name_;
     int fd_ = -1;
     bool own_fd_ = false;

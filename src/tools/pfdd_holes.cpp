@@ -18,11 +18,6 @@ constexpr uint32_t extents_at_once = 1024;
 constexpr uint64_t window_bytes = uint64_t{64} << 30;
 constexpr int64_t poll_us = 100'000;
 
-struct Answer {
-    int status = 0;
-    bool done = false;
-};
-
 }  // namespace
 
 Result<Run> Holes::at(uint64_t offset, uint64_t limit) {
@@ -44,19 +39,23 @@ Result<Run> Holes::at(uint64_t offset, uint64_t limit) {
 Status Holes::ask_volume(uint64_t offset) {
     const uint64_t length = std::min(window_bytes, *endpoint_.size() - offset);
     extents_.resize(extents_at_once);
-    uint32_t count = extents_at_once;
-    Answer answer;
+    extent_count_ = extents_at_once;
+    answer_ = {};
     const int accepted = pfbd_block_states(
-        endpoint_.volume(), length, offset, extents_.data(), &count,
+        endpoint_.volume(), length, offset, extents_.data(), &extent_count_,
         [](void* argument, int status) { *static_cast<Answer*>(argument) = {status, true}; },
-        &answer);
-    if (accepted != 0) answer = {accepted, true};
-    while (!answer.done) cluster_.poll(poll_us);
-    if (answer.status != 0)
-        return fail(from_errno(-answer.status),
+        &answer_);
+    if (accepted != 0) answer_ = {accepted, true};
+    while (!answer_.done) {
+        if (give_up_())
+            return fail(Errc::cancelled, fmt::format("'{}' does not answer", endpoint_.name()));
+        cluster_.poll(poll_us);
+    }
+    if (answer_.status != 0)
+        return fail(from_errno(-answer_.status),
                     fmt::format("cannot ask what '{}' holds at offset {}: {}", endpoint_.name(),
-                                offset, std::strerror(-answer.status)));
-    extents_.resize(count);
+                                offset, std::strerror(-answer_.status)));
+    extents_.resize(extent_count_);
     known_from_ = known_to_ = offset;
     for (const pfbd_extent& extent : extents_) known_to_ += extent.length_bytes;
     return {};

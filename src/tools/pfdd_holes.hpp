@@ -6,6 +6,7 @@
 
 #include <pfbd.h>
 
+#include <functional>
 #include <vector>
 
 #include "tools/pfdd_endpoint.hpp"
@@ -24,11 +25,21 @@ class Holes {
     // What begins at `offset`, of at most `limit` > 0 bytes. A side that cannot tell says data.
     [[nodiscard]] Result<Run> at(uint64_t offset, uint64_t limit);
 
+    // An answer is not waited for once this gives true. This must outlive the process's I/O then.
+    void give_up_when(std::function<bool()> give_up) { give_up_ = std::move(give_up); }
+
   private:
+    struct Answer {
+        int status = 0;
+        bool done = false;
+    };
     [[nodiscard]] Status ask_volume(uint64_t offset);
 
     Endpoint& endpoint_;
     Cluster& cluster_;
+    std::function<bool()> give_up_ = [] { return false; };
+    Answer answer_;  // an abandoned question still writes to these three
+    uint32_t extent_count_ = 0;
     std::vector<pfbd_extent> extents_;  // of a volume, from `known_from_` on
     uint64_t known_from_ = 0;
     uint64_t known_to_ = 0;

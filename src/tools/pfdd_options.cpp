@@ -17,17 +17,27 @@ std::unexpected<Error> refuse(std::string message) {
     return fail(Errc::invalid_argument, std::move(message));
 }
 
+Result<uint64_t> parse_number(std::string_view name, std::string_view text) {
+    auto number = parse_size(text);
+    if (number) return number;
+    return refuse(fmt::format("{}={}: {}", name, text, number.error().message));
+}
+
+using Position = std::optional<std::string>;
+
 // A number of blocks, or of bytes if it ends in B as in "10B" or "4KiB".
-Result<uint64_t> parse_position(std::string_view text, uint64_t block_bytes) {
-    PF_TRY_ASSIGN(const uint64_t number, parse_size(text));
-    if (text.ends_with('B')) return number;
+Result<uint64_t> parse_position(std::string_view name, const Position& text, uint64_t block_bytes) {
+    if (!text) return 0;
+    PF_TRY_ASSIGN(const uint64_t number, parse_number(name, *text));
+    if (text->ends_with('B')) return number;
     if (number > std::numeric_limits<uint64_t>::max() / block_bytes / 2)
-        return refuse(fmt::format("'{}' blocks of {} bytes are too many", text, block_bytes));
+        return refuse(fmt::format("{}={}: so many blocks of {} bytes are too many", name, *text,
+                                  block_bytes));
     return number * block_bytes;
 }
 
 Status parse_conv(DdOptions& options, std::string_view value) {
-    while (!value.empty()) {
+    for (bool more = true; more;) {
         const size_t comma = value.find(',');
         const std::string_view word = value.substr(0, comma);
         if (word == "fsync" || word == "fdatasync") {
@@ -40,7 +50,8 @@ Status parse_conv(DdOptions& options, std::string_view value) {
             return refuse(
                 fmt::format("conv={}: only fsync, fdatasync, sparse and notrunc are known", word));
         }
-        value = comma == std::string_view::npos ? "" : value.substr(comma + 1);
+        more = comma != std::string_view::npos;
+        if (more) value = value.substr(comma + 1);
     }
     return {};
 }
@@ -59,9 +70,9 @@ Status parse_status(DdOptions& options, std::string_view value) {
 }
 
 struct Positions {
-    std::string count;
-    std::string skip;
-    std::string seek;
+    Position count;
+    Position skip;
+    Position seek;
 };
 
 Status parse_operand(DdOptions& options, Positions& positions, std::string_view name,
@@ -71,17 +82,17 @@ Status parse_operand(DdOptions& options, Positions& positions, std::string_view 
     } else if (name == "of") {
         options.output = value;
     } else if (name == "bs") {
-        PF_TRY_ASSIGN(options.block_bytes, parse_size(value));
+        PF_TRY_ASSIGN(options.block_bytes, parse_number(name, value));
         if (options.block_bytes == 0 || options.block_bytes > max_block_bytes)
             return refuse(fmt::format("bs={}: allowed is 1 to 64M", value));
     } else if (name == "count") {
-        positions.count = value;
+        positions.count.emplace(value);
     } else if (name == "skip") {
-        positions.skip = value;
+        positions.skip.emplace(value);
     } else if (name == "seek") {
-        positions.seek = value;
+        positions.seek.emplace(value);
     } else if (name == "iodepth") {
-        PF_TRY_ASSIGN(const uint64_t depth, parse_size(value));
+        PF_TRY_ASSIGN(const uint64_t depth, parse_number(name, value));
         if (depth == 0 || depth > max_depth)
             return refuse(fmt::format("iodepth={}: allowed is 1 to 1024", value));
         options.depth = static_cast<uint32_t>(depth);
@@ -97,15 +108,12 @@ Status parse_operand(DdOptions& options, Positions& positions, std::string_view 
 
 // The block size counts wherever it stands, so positions are read last.
 Status resolve(DdOptions& options, const Positions& positions) {
-    if (!positions.count.empty()) {
-        PF_TRY_ASSIGN(options.count_bytes, parse_position(positions.count, options.block_bytes));
+    const uint64_t block = options.block_bytes;
+    if (positions.count) {
+        PF_TRY_ASSIGN(options.count_bytes, parse_position("count", positions.count, block));
     }
-    if (!positions.skip.empty()) {
-        PF_TRY_ASSIGN(options.skip_bytes, parse_position(positions.skip, options.block_bytes));
-    }
-    if (!positions.seek.empty()) {
-        PF_TRY_ASSIGN(options.seek_bytes, parse_position(positions.seek, options.block_bytes));
-    }
+    PF_TRY_ASSIGN(options.skip_bytes, parse_position("skip", positions.skip, block));
+    PF_TRY_ASSIGN(options.seek_bytes, parse_position("seek", positions.seek, block));
     if (!volume_name(options.input) && !volume_name(options.output)) return {};
     for (const auto& [name, value] : {std::pair{"bs", options.block_bytes},
                                       {"skip", options.skip_bytes},

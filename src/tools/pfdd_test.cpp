@@ -179,6 +179,12 @@ TEST_F(Pfdd, RefusesWithAClearLine) {
     EXPECT_FALSE(copy({"if=pf:v", "of=/dev/null", "bs=0"}).has_value());
     EXPECT_FALSE(copy({"if=pf:v", "of=/dev/null", "conv=lcase"}).has_value());
     EXPECT_FALSE(copy({"iff=pf:v"}).has_value());
+    for (const char* wrong :
+         {"count=", "conv=", "skip=", "seek=", "bs=", "iodepth=", "bs=-1", "count=-1"}) {
+        const Status refused = copy({"if=pf:v", "of=/dev/null", wrong});
+        ASSERT_FALSE(refused.has_value()) << wrong;
+        EXPECT_TRUE(refused.error().message.starts_with(wrong)) << refused.error().message;
+    }
     const Status endless = copy({"if=/dev/zero", "of=pf:v"});
     ASSERT_FALSE(endless.has_value());
     EXPECT_EQ(endless.error().code, Errc::no_space);

@@ -188,8 +188,11 @@ Task<void> inspect_and_stop(runtime::UringReactor& reactor, const Arguments& arg
 void print_text(const ordered_json& json) {
     const ordered_json flat = json.flatten();
     for (const auto& [key, value] : flat.items()) {
+        // Empty lists become null here.
         fmt::print("{}: {}\n", key.substr(1),
-                   value.is_string() ? value.get<std::string>() : value.dump());
+                   value.is_null()     ? "none"
+                   : value.is_string() ? value.get<std::string>()
+                                       : value.dump());
     }
 }
 

@@ -47,7 +47,8 @@ constexpr uint64_t least_buffers = uint64_t{32} << 20;
 constexpr uint64_t most_buffers = uint64_t{64} << 30;
 
 Status run(const Config& config) {
-    PF_TRY_ASSIGN(const LogLevel level, parse_log_level(config.text("log.level")));
+    PF_TRY_ASSIGN(const LogLevel level,
+                  tools::naming("log.level", parse_log_level(config.text("log.level"))));
     set_log_level(level);
     PF_TRY_ASSIGN(const runtime::Address listen, tools::address_of(config, "store.listen"));
     PF_TRY_ASSIGN(const runtime::Address http, tools::address_of(config, "store.http"));
@@ -58,13 +59,16 @@ Status run(const Config& config) {
     PF_TRY_ASSIGN(size_t reactors,
                   tools::parse_reactors("store.reactors", config.text("store.reactors")));
     if (reactors == 0) reactors = tools::reactors_for_cores();
-    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(config.text("store.data")));
     PF_TRY_ASSIGN(const uint64_t buffer_bytes,
                   tools::size_within(config, "store.buffers", least_buffers, most_buffers));
+    pfs::StoreOptions options;
+    PF_TRY_ASSIGN(options.write_cache,
+                  tools::naming("store.write_cache",
+                                pfs::parse_write_cache(config.text("store.write_cache"))));
+    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(config.text("store.data")));
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
                   runtime::ReactorGroup::start(tools::data_reactors(reactors, buffer_bytes)));
 
-    pfs::StoreOptions options;
     for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
     options.listen = listen;
     options.data_address = config.text("store.advertise");
@@ -74,7 +78,6 @@ Status run(const Config& config) {
     options.slow_io = config.duration_ns("store.slow_io");
     options.tray_cache_bytes = config.size_bytes("store.tray_cache");
     options.discard = config.boolean("store.discard");
-    PF_TRY_ASSIGN(options.write_cache, pfs::parse_write_cache(config.text("store.write_cache")));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreProcess> store,
                   tools::StoreProcess::start(*group, 0, dir, options));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,

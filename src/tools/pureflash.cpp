@@ -5,11 +5,14 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <optional>
 
 #include "base/log.hpp"
 #include "base/ports.hpp"
 #include "conductor/conductor.hpp"
+#include "runtime/uring/socket_address.hpp"
 #include "tools/command_line.hpp"
+#include "tools/config_main.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_reactors.hpp"
 #include "tools/store_http.hpp"
@@ -22,8 +25,8 @@ using namespace pf;
 
 struct ServeOptions {
     std::string data;
-    uint32_t trays = 0;     // 0: one, if the folder knows of none
-    std::string tray_size;  // empty: default_tray_bytes()
+    uint32_t trays = 0;                    // 0: one, if the folder knows of none
+    std::optional<std::string> tray_size;  // nothing: default_tray_bytes()
     std::vector<std::string> tray_paths;
     std::string reactors = "auto";
     std::string host = "127.0.0.1";
@@ -43,6 +46,28 @@ constexpr uint32_t max_serve_trays = 64;
 constexpr unsigned stop_limit_seconds = 20;
 constexpr unsigned start_limit_seconds = 120;
 
+// To the block: the size that people read is rounded.
+uint64_t least_tray_bytes() {
+    uint64_t bytes = block_bytes;
+    while (!tray::choose_geometry(bytes, 0)) bytes += block_bytes;
+    return bytes;
+}
+
+Status check_tray_size(const ServeOptions& options) {
+    if (!options.tray_size) return {};
+    PF_TRY_ASSIGN(const uint64_t bytes,
+                  tools::naming("--tray-size", parse_size(*options.tray_size)));
+    const uint64_t least = least_tray_bytes();
+    if (bytes < least) {
+        return fail(Errc::invalid_argument,
+                    fmt::format("--tray-size {}: too small, the minimum is {}K", *options.tray_size,
+                                least / 1024));
+    }
+    PF_TRY(tools::naming(fmt::format("--tray-size {}", *options.tray_size),
+                         tray::choose_geometry(bytes, 0)));
+    return {};
+}
+
 Status check(const ServeOptions& options) {
     PF_TRY(tools::check_listen(options.host, options.insecure_listen));
     if (options.trays > max_serve_trays) {
@@ -55,12 +80,13 @@ Status check(const ServeOptions& options) {
                                 UINT16_MAX - conductor_rpc_port_offset));
     }
     if (options.data.empty()) return fail(Errc::invalid_argument, "--data '': give a folder");
-    if (options.tray_size.empty()) return {};
-    PF_TRY_ASSIGN(const uint64_t tray_bytes, parse_size(options.tray_size));
-    const auto geometry = tray::choose_geometry(tray_bytes, 0);
-    if (geometry) return {};
-    return fail(Errc::invalid_argument,
-                fmt::format("--tray-size {}: {}", options.tray_size, geometry.error().message));
+    PF_TRY(tools::naming("--log-level", parse_log_level(options.log_level)));
+    PF_TRY(tools::naming("--write-cache", pfs::parse_write_cache(options.write_cache)));
+    PF_TRY(tools::parse_reactors("--reactors", options.reactors));
+    PF_TRY(tools::naming("--host", runtime::to_socket_address(options.address(0))));
+    if (std::ranges::find(options.tray_paths, "") != options.tray_paths.end())
+        return fail(Errc::invalid_argument, "--tray '': give a device or file");
+    return check_tray_size(options);
 }
 
 // The conductor on its reactor, driven from main.
@@ -111,31 +137,43 @@ struct NewTrays {
     uint64_t bytes = 0;  // of those that are files and do not exist
 };
 
+std::string full_path(const std::string& given) {
+    std::error_code no_folder;  // a relative path in a folder that is gone: it stays as it is
+    const std::filesystem::path full = std::filesystem::absolute(given, no_folder);
+    return no_folder ? given : full.lexically_normal().string();
+}
+
+// A slip in a path must not fill another disk.
+Status check_tray_paths(const ServeOptions& options, const std::vector<pfs::TrayPlace>& known) {
+    if (options.tray_size) return {};
+    for (const std::string& given : options.tray_paths) {
+        const std::string path = full_path(given);
+        const bool is_known = std::ranges::find(known, path, &pfs::TrayPlace::path) != known.end();
+        std::error_code unknown;
+        if (is_known || std::filesystem::exists(path, unknown)) continue;
+        return fail(Errc::not_found,
+                    fmt::format("--tray '{}' does not exist: name a device or a file, or give "
+                                "--tray-size to make a file",
+                                given));
+    }
+    return {};
+}
+
 Result<NewTrays> new_trays(const ServeOptions& options, const tools::DataDir& dir,
                            const std::vector<pfs::TrayPlace>& known) {
     uint32_t files = options.trays;
     if (files == 0 && options.tray_paths.empty() && known.empty()) files = 1;
     NewTrays trays;
     trays.bytes = default_tray_bytes(options.data, files);
-    if (!options.tray_size.empty()) {
-        PF_TRY_ASSIGN(trays.bytes, parse_size(options.tray_size));
+    if (options.tray_size) {
+        PF_TRY_ASSIGN(trays.bytes, parse_size(*options.tray_size));
     }
     trays.bytes = round_down(trays.bytes, block_bytes);
     for (uint32_t i = 0; i < files; ++i) {
         trays.paths.push_back(dir.file(fmt::format("tray{}.img", i)));
     }
     for (const std::string& given : options.tray_paths) {
-        const std::string path = std::filesystem::absolute(given).lexically_normal().string();
-        const bool is_known = std::ranges::find(known, path, &pfs::TrayPlace::path) != known.end();
-        // A slip in a path must not fill another disk.
-        std::error_code unknown;
-        if (!is_known && options.tray_size.empty() && !std::filesystem::exists(path, unknown)) {
-            return fail(Errc::not_found,
-                        fmt::format("--tray '{}' does not exist: name a device or a file, or give "
-                                    "--tray-size to make a file",
-                                    given));
-        }
-        trays.paths.push_back(path);
+        trays.paths.push_back(full_path(given));
     }
     std::erase_if(trays.paths, [&known](const std::string& path) {
         return std::ranges::find(known, path, &pfs::TrayPlace::path) != known.end();
@@ -171,8 +209,12 @@ Status serve(const ServeOptions& options) {
     PF_TRY(check(options));
     PF_TRY_ASSIGN(const LogLevel level, parse_log_level(options.log_level));
     set_log_level(level);
+    // A folder that is not there knows no trays: what is wrong is said before it is made.
+    std::error_code unknown;
+    if (!std::filesystem::exists(options.data, unknown)) PF_TRY(check_tray_paths(options, {}));
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
     PF_TRY_ASSIGN(const std::vector<pfs::TrayPlace> known, tools::known_trays(dir));
+    PF_TRY(check_tray_paths(options, known));
     PF_TRY_ASSIGN(const NewTrays added, new_trays(options, dir, known));
     PF_TRY_ASSIGN(const std::vector<runtime::UringOptions> reactors,
                   reactors_for(options, known.size() + added.paths.size()));

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Goal: bad input is refused with one clear line, and nothing changes. Method: a real one-node cluster, the
 command line tools, libpfbd and raw sockets; after each refusal the state is compared with before."""
+import ctypes
 import errno
 import json
 import os
@@ -71,6 +72,30 @@ class BadInput(unittest.TestCase):
         for name in ("", "a" * 97, "a/b", "a@b", "a:b", "a\tb", "a\x01b", "a\x7fb"):
             self.refused("pfcli", "volume", "create", name, "--size", "1G")
 
+    def test_names_that_are_not_utf8(self):
+        """At every edge, and protobuf, which would change them, is not even asked."""
+        for name in (b"caf\xe9", b"a\xc2\x85b"):
+            self.refused("pfcli", "volume", "create", name, "--size", "1G", says=["the volume name"])
+            self.refused("pfcli", "volume", "delete", name, says=["the volume name"])
+            self.refused("pfdd", "if=/dev/zero", b"of=pf:" + name, "count=1", says=["the volume name"])
+            self.refused("pfbd", "nbd", name, "--socket", os.path.join(self.cluster.folder, "name.sock"),
+                         says=["the volume name"])
+            with socket.create_connection(("127.0.0.1", self.cluster.port("http")), timeout=5) as peer:
+                body = b'{"size_bytes": 4096, "name": "' + name + b'"}'
+                peer.sendall(b"POST /v1/volumes HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+                             % len(body) + body)
+                self.assertIn(b" 400 ", peer.recv(4096).split(b"\r\n")[0])
+        library = Library(self.cluster.build, self.cluster.conductor)
+        for call in ("create", "delete", "resize", "exists"):
+            function = getattr(library.lib, f"pfbd_volume_{call}")
+            more = {"create": [ctypes.c_uint64(4096), 1], "delete": [0], "resize": [ctypes.c_uint64(4096)],
+                    "exists": []}[call]
+            self.assertEqual(function(library.context, b"caf\xe9", *more), -errno.EINVAL, call)
+            self.assertIn("the volume name is not UTF-8", library.error())
+        library.destroy()
+        with open(self.cluster.log_path, encoding="utf-8") as log:
+            self.assertNotIn("libprotobuf", log.read())
+
     def test_duplicate_shrink_unknown(self):
         self.cluster.cli("volume", "create", "twice", "--size", "64M")
         self.refused("pfcli", "volume", "create", "twice", "--size", "64M", says=["twice"])
@@ -113,6 +138,13 @@ class BadInput(unittest.TestCase):
         with self.assertRaises(OSError):
             library.open("missing")
         library.destroy()
+
+    def test_pfdd_makes_no_file_for_what_it_refuses(self):
+        self.cluster.cli("volume", "create", "short", "--size", "1M")
+        target = os.path.join(self.cluster.folder, "not-made")
+        for wrong in ("skip=17", "count=", "iodepth=0"):
+            self.refused("pfdd", "if=pf:short", f"of={target}", wrong)
+            self.assertFalse(os.path.exists(target), f"{wrong} left a file behind")
 
     # --- ports ---
 
@@ -185,14 +217,23 @@ class BadInput(unittest.TestCase):
                 ("pfs", "store", "listen = '1'", ["store.listen = '1'", "HOST:PORT"]),
                 ("pfs", "store", "listen = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),
                 ("pfconductor", "conductor", "http = '0.0.0.0:1'", ["0.0.0.0", "--insecure-listen"]),
+                ("pfs", "store", "write_cache = 'x'", ["store.write_cache", "'x'", "volatile"]),
+                ("pfs", "store", "trays = ['a', 3]", ["store.trays", "list of texts"]),
+                ("pfs", "stor", "", ["unknown", "'stor", "did you mean 'store"]),
+                ("pfconductor", "log", "level = 'loud'", ["log.level", "'loud'", "debug"]),
+                ("pfconductor", "conductor", "store_timeout = '0s'", ["conductor.store_timeout", "100ms"]),
+                ("pfconductor", "conductor", "max_body = 0", ["conductor.max_body", "4 KiB"]),
+                ("pfconductor", "conductor", "heartbeats_missed = 0", ["conductor.heartbeats_missed", "1 to 1000"]),
                 ("pfconductor", "conductor", "heartbeat_interval = '1ms'", ["conductor.heartbeat_interval", "50ms"])):
             with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
-                config.write(f"[{section}]\ndata = '{data}'\n{text}\n")
+                config.write(f"[{section}]\n{text}\n" if section in ("log", "stor") else
+                             f"[{section}]\ndata = '{data}'\n{text}\n")
                 config.flush()
                 self.ends_at_once([f"{self.cluster.tools}/{tool}", "--config", config.name], says)
         for tool in ("pfs", "pfconductor"):
             program = f"{self.cluster.tools}/{tool}"
             self.ends_at_once([program, "--config", "/nonexistent.toml"], ["/nonexistent.toml"])
+            self.ends_at_once([program, "--config", self.cluster.folder], [self.cluster.folder, "cannot be read"])
             self.ends_at_once([program, "--set", "novalue"], ["section.key=value", "novalue"])
             self.ends_at_once([program, "--set", "log.lvel=info"], ["log.lvel", "log.level"])
             self.ends_at_once([program, "--unknown"], ["--unknown", f"{tool} --help"], status=2)
@@ -204,11 +245,17 @@ class BadInput(unittest.TestCase):
     def test_serve(self):
         folder = os.path.join(self.cluster.folder, "refused")
         for more, says in ((["--tray-size", "0"], ["--tray-size 0", "too small"]),
-                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1.5 MiB"]),
+                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1552K"]),
+                           (["--tray-size", ""], ["--tray-size", "''"]),
+                           (["--tray", ""], ["--tray ''", "device or file"]),
+                           (["--tray", "/dev/pureflash-typo"], ["/dev/pureflash-typo", "does not exist"]),
+                           (["--write-cache", "x"], ["--write-cache", "'x'", "volatile"]),
+                           (["--reactors", "65"], ["--reactors", "65", "64"]),
+                           (["--host", "127.1"], ["--host", "'127.1'", "IP address"]),
                            (["--tray-size", "20T"], ["--tray-size 20T", "16 TiB"]),
                            (["--tray-size", "big"], ["'big'", "10G"]),
                            (["--trays", "100"], ["--trays 100", "64"]),
-                           (["--log-level", "loud"], ["'loud'", "debug"]),
+                           (["--log-level", "loud"], ["--log-level", "'loud'", "debug"]),
                            (["--host", "0.0.0.0"], ["0.0.0.0", "--insecure-listen"])):
             self.ends_at_once(self.serve(folder, *more), says)
             self.assertFalse(os.path.exists(folder), f"{more} left something behind")
@@ -220,6 +267,8 @@ class BadInput(unittest.TestCase):
         any_folder = os.path.join(self.cluster.folder, "any")   # an address for no client
         self.ends_at_once(self.serve(any_folder, "--host", "0.0.0.0", "--insecure-listen"),
                           ["0.0.0.0", "clients", "store.advertise"])
+        with Cluster(BUILD, tray_size="1552K") as smallest:
+            self.assertEqual(len(json.loads(smallest.cli("-o", "json", "tray", "list"))), 1)
         missing = os.path.join(self.cluster.folder, "missing.img")
         self.ends_at_once(self.serve(folder, "--tray", missing), [missing, "--tray-size"])
         self.ends_at_once(self.serve(folder, "--tray", "/dev/pureflash-typo", "--tray-size", "16M"),
@@ -267,7 +316,7 @@ class BadInput(unittest.TestCase):
             self.assertFalse(os.path.exists(target), "a refused file was made")
         self.refused("pfcli", "tray", "add", "relative.img", says=["relative.img", "absolute"])
         self.refused("pfcli", "tray", "add", self.cluster.folder, says=[self.cluster.folder])
-        self.refused("pfcli", "tray", "remove", "nonsense", says=["nonsense"])
+        self.refused("pfcli", "tray", "remove", "nonsense", says=["nonsense", "UUID"])
 
     def test_tray_in_use(self):
         self.refuse_tray(self.tray_paths()[0], says=["already"])

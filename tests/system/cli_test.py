@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
 """pfcli against a real node: every command, both output forms, and that each mistake is one clear line
 on stderr and a status that is not 0. Usage: TOOLS_FOLDER"""
+import contextlib
+import http.server
 import json
 import subprocess
 import sys
+import threading
 import time
 
 from cluster import Cluster
@@ -65,6 +68,59 @@ def volumes(cli):
     assert [v["name"] for v in cli.json("volume", "list")] == ["a"]
 
 
+def names(cli):
+    """-o names, where there are some; elsewhere it is refused before anything is done."""
+    assert cli.good("-o", "names", "volume", "create", "n", "--size", "1G") == "n\n"
+    assert cli.good("-o", "names", "volume", "show", "n") == "n\n"
+    assert cli.good("-o", "names", "volume", "resize", "n", "--size", "2G") == "n\n"
+    assert cli.good("-o", "names", "volume", "rename", "n", "n2") == "n2\n"
+    store = cli.json("store", "list")[0]
+    assert cli.good("-o", "names", "store", "list") == store["uuid"] + "\n"
+    assert cli.good("-o", "names", "store", "show", str(store["id"])) == store["uuid"] + "\n"
+    for words in [["status"], ["version"], ["volume", "delete", "n2"], ["volume", "accept-loss", "n2", "--force"],
+                  ["tray", "remove", cli.json("tray", "list")[0]["uuid"], "--force"]]:
+        cli.bad("-o names", "-o", "names", *words)
+    cli.good("volume", "delete", "n2")
+
+
+@contextlib.contextmanager
+def foreign_server(body):
+    """Some other server: the same body for every request."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        do_POST = do_DELETE = do_PATCH = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def not_a_conductor(cli):
+    for body in (b"", b"{}", b"[]", b"null", b'"x"', b"<html>", b'{"volumes": 3, "stores": [1], "trays": [{}]}',
+                 b'{"volumes": [{"name": "v"}], "more": true}', b'{"version": 7}'):
+        with foreign_server(body) as address:
+            for words in (["volume", "list"], ["volume", "show", "v"], ["volume", "create", "v", "--size", "1G"],
+                          ["volume", "delete", "v"], ["volume", "accept-loss", "v"], ["store", "list"],
+                          ["store", "show", "1"], ["tray", "list"], ["tray", "add", "/x"], ["status"], ["version"]):
+                if body.startswith(b'{"volumes": [') and words == ["volume", "list"]:
+                    cli.good("--conductor", address, *words)  # ends, as the page brings nothing new
+                else:
+                    cli.bad(f"{address} answers, but not as a PureFlash conductor", "--conductor", address, *words)
+
+
 def trays(cli, folder):
     before = cli.json("tray", "list")
     assert len(before) == 1 and before[0]["health"] == "ok"
@@ -74,6 +130,13 @@ def trays(cli, folder):
     assert "removed" in cli.good("tray", "remove", added["uuid"])
     cli.bad("does not exist", "tray", "remove", added["uuid"])
     cli.bad("would be lost", "tray", "remove", before[0]["uuid"])
+    cli.bad("tray '' is not a UUID", "tray", "remove", "")
+    cli.bad("--size SIZE", "tray", "add", f"{folder}/missing.img")
+    for size in ("0", "0K"):
+        cli.bad("size is zero", "tray", "add", f"{folder}/missing.img", "--size", size)
+        cli.bad("size is zero", "volume", "create", "z", "--size", "1G", "--shard-size", size)
+    cli.bad("is not a number", "tray", "add", f"{folder}/missing.img", "--size", "")
+    assert len(cli.json("tray", "list")) == 1
 
 
 def rest(cli):
@@ -94,6 +157,11 @@ def rest(cli):
     for words in [["volume"], ["volume", "make"], ["nothing"], [], ["volume", "create", "x"],
                   ["-o", "xml", "status"]]:
         cli.bad("--help", *words)
+    cli.bad("unknown command 'volum', known are volume, store", "volum", "list")
+    cli.bad("unknown command 'lst', known are create, list", "volume", "lst")
+    cli.bad("unknown option '--bogus'", "--bogus")
+    for replicas in ("-1", "0", "many"):
+        cli.bad(f"{replicas} not in range 1 to", "volume", "create", "x", "--size", "1G", "--replicas", replicas)
     for address in ["127.0.0.1", "x:y", ""]:
         cli.bad("HOST:PORT", "--conductor", address, "status")
     cli.bad("is it running", "--conductor", "127.0.0.1:1", "status")
@@ -161,6 +229,8 @@ def main():
     with Cluster(sys.argv[1]) as node:
         cli = Cli(node)
         volumes(cli)
+        names(cli)
+        not_a_conductor(cli)
         trays(cli, node.data)
         rest(cli)
         completion(cli, node)
@@ -169,6 +239,9 @@ def main():
         node.start()
         assert cli.json("volume", "show", "a")["size_bytes"] == 20 << 30
         took = node.stop()
+        clean = subprocess.run([f"{node.tools}/pfinspect", f"{node.data}/tray0.img", "verify"], capture_output=True,
+                               text=True, timeout=60, check=True).stdout
+        assert "damage: none\n" in clean, clean
         assert took < 5, f"the stop took {took:.1f} s"
     print("ok")
 

@@ -99,8 +99,8 @@ class Cluster:
 
     def run(self, tool, *arguments, timeout_s=60, **options):
         environment = dict(os.environ, PF_CONDUCTOR=self.conductor)
-        return subprocess.run([f"{self.tools}/{tool}", *arguments], capture_output=True, text=True, timeout=timeout_s,
-                              env=environment, check=False, **options)
+        return subprocess.run([f"{self.tools}/{tool}", *arguments], capture_output=True, text=True,
+                              errors="replace", timeout=timeout_s, env=environment, check=False, **options)
 
     def cli(self, *arguments):
         done = self.run("pfcli", *arguments)

@@ -81,8 +81,12 @@ Result<json> Api::send(const char* method, const std::string& path, const std::s
                                 "give another address with --conductor or PF_CONDUCTOR",
                                 host_, port_, httplib::to_string(result.error())));
     }
-    json answer = result->body.empty() ? json::object() : json::parse(result->body, nullptr, false);
-    if (result->status >= 200 && result->status < 300 && !answer.is_discarded()) return answer;
+    json answer = result->status == 204 ? json::object()  // done, nothing to say
+                                        : json::parse(result->body, nullptr, false);
+    if (result->status >= 200 && result->status < 300) {
+        if (answer.is_object()) return answer;
+        return not_a_conductor();
+    }
     if (answer.is_object() && answer.contains("message") && answer["message"].is_string()) {
         return fail(code_of(result->status), answer["message"].get<std::string>());
     }
@@ -90,6 +94,13 @@ Result<json> Api::send(const char* method, const std::string& path, const std::s
                 fmt::format("{}:{} answers with HTTP status {}: is it a conductor's "
                             "HTTP port?",
                             host_, port_, result->status));
+}
+
+std::unexpected<Error> Api::not_a_conductor() const {
+    return fail(Errc::protocol,
+                fmt::format("{}:{} answers, but not as a PureFlash conductor does: give the HTTP "
+                            "address of one with --conductor or PF_CONDUCTOR",
+                            host_, port_));
 }
 
 Result<json> Api::get(const std::string& path) const {

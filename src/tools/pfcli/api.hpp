@@ -14,12 +14,16 @@ class Api {
     // HOST:PORT of the conductor's HTTP port.
     [[nodiscard]] static Result<Api> create(const std::string& conductor);
 
+    // Answers are objects; their fields are not checked.
     [[nodiscard]] Result<nlohmann::json> get(const std::string& path) const;
     [[nodiscard]] Result<nlohmann::json> post(const std::string& path,
                                               const nlohmann::json& body) const;
     [[nodiscard]] Result<nlohmann::json> patch(const std::string& path,
                                                const nlohmann::json& body) const;
     [[nodiscard]] Result<nlohmann::json> remove(const std::string& path) const;
+
+    // The error for an answer that is JSON, but lacks what a conductor's has.
+    [[nodiscard]] std::unexpected<Error> not_a_conductor() const;
 
     // One segment of a path or value of a query.
     [[nodiscard]] static std::string escape(std::string_view text);

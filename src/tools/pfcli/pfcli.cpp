@@ -3,11 +3,14 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
+#include <optional>
 #include <thread>
 
 #include "base/ports.hpp"
 #include "base/units.hpp"
+#include "base/uuid.hpp"
 #include "tools/command_line.hpp"
 #include "tools/pfcli/api.hpp"
 #include "tools/pfcli/completion.hpp"
@@ -94,7 +97,8 @@ struct Arguments {
     std::string name;
     std::string new_name;
     std::string size;
-    std::string shard_size;
+    std::optional<std::string> shard_size;
+    std::optional<std::string> tray_size;
     std::string path;
     std::string shell;
     std::string write_cache;
@@ -109,7 +113,9 @@ void print(const Arguments& arguments, const json& value, const std::string& tex
     if (arguments.output == "json") {
         fmt::print("{}\n", value.dump(2, ' ', false, json::error_handler_t::replace));
     } else if (arguments.output == "names") {
-        for (const auto& row : value) fmt::print("{}\n", row.value("name", row.value("uuid", "")));
+        for (const auto& row : value.is_array() ? value : json::array({value}))
+            fmt::print("{}\n", row.contains("name") ? row.at("name").get<std::string>()
+                                                    : row.at("uuid").get<std::string>());
     } else {
         fmt::print("{}", text);
     }
@@ -119,14 +125,30 @@ std::string volume_path(const std::string& name) {
     return "/v1/volumes/" + Api::escape(name);
 }
 
+// Of what has a default: no size is not the default.
+Result<uint64_t> given_size(const char* option, const std::string& text) {
+    PF_TRY_ASSIGN(const uint64_t bytes, parse_size(text));
+    if (bytes > 0) return bytes;
+    return fail(Errc::invalid_argument,
+                fmt::format("{} {}: the size is zero; leave the option out for the default, or "
+                            "give a size such as 10G",
+                            option, text));
+}
+
+Status check_tray_uuid(const std::string& text) {
+    if (Uuid::parse(text)) return {};
+    return fail(Errc::invalid_argument,
+                fmt::format("tray '{}' is not a UUID: `pfcli tray list` shows them", text));
+}
+
 Status volume_create(const Api& api, const Arguments& arguments) {
     PF_TRY(check_volume_name(arguments.name));
     PF_TRY_ASSIGN(const uint64_t size_bytes, parse_size(arguments.size));
     PF_TRY(check_volume_size(size_bytes));
     json body = {
         {"name", arguments.name}, {"size_bytes", size_bytes}, {"replicas", arguments.replicas}};
-    if (!arguments.shard_size.empty()) {
-        PF_TRY_ASSIGN(body["shard_bytes"], parse_size(arguments.shard_size));
+    if (arguments.shard_size) {
+        PF_TRY_ASSIGN(body["shard_bytes"], given_size("--shard-size", *arguments.shard_size));
     }
     Result<json> made = api.post("/v1/volumes", body);
     // The first store of a cluster that is starting joins a moment after its conductor answers.
@@ -146,9 +168,11 @@ Status volume_list(const Api& api, const Arguments& arguments) {
     std::string after;
     for (bool more = true; more;) {
         PF_TRY_ASSIGN(const json page, api.get("/v1/volumes?after=" + Api::escape(after)));
-        for (const auto& volume : page["volumes"]) volumes.push_back(volume);
-        more = page["more"].get<bool>() && !page["volumes"].empty();
-        if (more) after = volumes.back()["name"].get<std::string>();
+        for (const auto& volume : page.at("volumes")) volumes.push_back(volume);
+        // A page that brings nothing new must not loop for ever.
+        const std::string before = after;
+        if (!volumes.empty()) after = volumes.back().at("name").get<std::string>();
+        more = page.at("more").get<bool>() && after != before;
     }
     print(arguments, volumes, table(volumes, volume_columns));
     return {};
@@ -184,7 +208,7 @@ Status volume_delete(const Api& api, const Arguments& arguments) {
     PF_TRY(check_volume_name(arguments.name));
     PF_TRY_ASSIGN(const json answer,
                   api.remove(volume_path(arguments.name) + (arguments.force ? "?force=true" : "")));
-    const bool freed = answer.value("space_freed", true);
+    const bool freed = answer.at("space_freed").get<bool>();
     print(arguments, answer,
           freed ? "deleted\n" : "deleted; its space is freed when its store is back\n");
     return {};
@@ -196,7 +220,7 @@ Status accept_loss(const Api& api, const Arguments& arguments, const std::string
         api.post(path + "/accept-loss" + (arguments.force ? "?force=true" : ""), json::object()));
     print(arguments, answer,
           fmt::format("{} shards go on with what is left of them\n",
-                      answer.value("accepted_shards", 0u)));
+                      answer.at("accepted_shards").get<uint32_t>()));
     return {};
 }
 
@@ -206,41 +230,48 @@ Status volume_accept_loss(const Api& api, const Arguments& arguments) {
 }
 
 Status tray_accept_loss(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_tray_uuid(arguments.name));
     return accept_loss(api, arguments, "/v1/trays/" + Api::escape(arguments.name));
 }
 
 Status store_list(const Api& api, const Arguments& arguments) {
     PF_TRY_ASSIGN(const json answer, api.get("/v1/stores"));
-    print(arguments, answer["stores"], table(answer["stores"], store_columns));
+    const json& stores = answer.at("stores");
+    print(arguments, stores, table(stores, store_columns));
     return {};
 }
 
 Status store_show(const Api& api, const Arguments& arguments) {
     PF_TRY_ASSIGN(const json store, api.get(fmt::format("/v1/stores/{}", arguments.store_id)));
     print(arguments, store,
-          details(store, store_columns) + "\n" + table(store["trays"], tray_columns));
+          details(store, store_columns) + "\n" + table(store.at("trays"), tray_columns));
     return {};
 }
 
 Status tray_list(const Api& api, const Arguments& arguments) {
     PF_TRY_ASSIGN(const json answer, api.get("/v1/trays"));
-    print(arguments, answer["trays"], table(answer["trays"], tray_columns));
+    const json& trays = answer.at("trays");
+    print(arguments, trays, table(trays, tray_columns));
     return {};
 }
 
 Status tray_add(const Api& api, const Arguments& arguments) {
     json body = {{"path", arguments.path}, {"force", arguments.force}};
     if (arguments.store_id != 0) body["store_id"] = arguments.store_id;
-    if (!arguments.size.empty()) {
-        PF_TRY_ASSIGN(body["create_bytes"], parse_size(arguments.size));
+    if (arguments.tray_size) {
+        PF_TRY_ASSIGN(body["create_bytes"], given_size("--size", *arguments.tray_size));
     }
     if (!arguments.write_cache.empty()) body["write_cache"] = arguments.write_cache;
-    PF_TRY_ASSIGN(const json tray, api.post("/v1/trays", body));
+    auto added = api.post("/v1/trays", body);
+    if (!added && added.error().code == Errc::not_found && !arguments.tray_size)
+        added.error().message += "; with --size SIZE a file is made";
+    PF_TRY_ASSIGN(const json tray, std::move(added));
     print(arguments, tray, details(tray, tray_columns));
     return {};
 }
 
 Status tray_remove(const Api& api, const Arguments& arguments) {
+    PF_TRY(check_tray_uuid(arguments.name));
     PF_TRY_ASSIGN(const json answer, api.remove("/v1/trays/" + Api::escape(arguments.name) +
                                                 (arguments.force ? "?force=true" : "")));
     print(arguments, answer, "removed\n");
@@ -261,10 +292,10 @@ Status top(const Api& api, const Arguments& arguments) {
         if (round > 0)
             std::this_thread::sleep_for(std::chrono::duration<double>(arguments.interval_s));
         PF_TRY_ASSIGN(json answer, api.get("/v1/top"));
-        json& volumes = answer["volumes"];
+        json& volumes = answer.at("volumes");
         std::sort(volumes.begin(), volumes.end(), [](const json& a, const json& b) {
-            return a["read_iops"].get<double>() + a["write_iops"].get<double>() >
-                   b["read_iops"].get<double>() + b["write_iops"].get<double>();
+            return a.at("read_iops").get<double>() + a.at("write_iops").get<double>() >
+                   b.at("read_iops").get<double>() + b.at("write_iops").get<double>();
         });
         if (live) fmt::print("\033[H\033[2J");
         print(arguments, volumes, table(volumes, top_columns));
@@ -276,7 +307,12 @@ Status top(const Api& api, const Arguments& arguments) {
 // Works without a conductor: what is this program, and what is the other side if there is one.
 Status version(const Api& api, const Arguments& arguments) {
     json answer = {{"pfcli", PUREFLASH_VERSION}, {"conductor", nullptr}};
-    if (const auto remote = api.get("/v1/version")) answer["conductor"] = (*remote)["version"];
+    const auto remote = api.get("/v1/version");
+    if (remote) {
+        answer["conductor"] = remote->at("version").get<std::string>();
+    } else if (remote.error().code != Errc::disconnected) {
+        return std::unexpected(remote.error());
+    }
     print(arguments, answer, details(answer, {{"pfcli", "pfcli"}, {"conductor", "conductor"}}));
     return {};
 }
@@ -297,7 +333,8 @@ void add_volume_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
     };
     auto* create = named(add("create", "Make a volume", &volume_create));
     create->add_option("--size", arguments.size, "Size, e.g. 10G")->required();
-    create->add_option("--replicas", arguments.replicas, "Copies of each shard (default 1)");
+    create->add_option("--replicas", arguments.replicas, "Copies of each shard (default 1)")
+        ->check(CLI::Range(1U, UINT32_MAX));
     create->add_option("--shard-size", arguments.shard_size, "Size of a shard (default 64G)");
     add("list", "List volumes", &volume_list);
     named(add("show", "Show one volume", &volume_show));
@@ -326,7 +363,7 @@ void add_store_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
     add->add_option("PATH", arguments.path, "Path on the store's host")->required();
     add->add_option("--store", arguments.store_id,
                     "Number of the store; needed if there are several");
-    add->add_option("--size", arguments.size, "Make a file of this size, e.g. 100G");
+    add->add_option("--size", arguments.tray_size, "Make a file of this size, e.g. 100G");
     add->add_flag("--force", arguments.force, "Format over what is there");
     add->add_option("--write-cache", arguments.write_cache,
                     "Whether it may lose completed writes with the power: detect, volatile or "
@@ -357,16 +394,39 @@ void add_other_commands(CLI::App& app, Arguments& arguments, Command& chosen) {
     completion->add_option("SHELL", arguments.shell, "bash or zsh")->required();
 }
 
+// What these print has neither a name nor a uuid, and some of them have changed the cluster by
+// then.
+bool prints_names(Command chosen) {
+    static constexpr Command without[] = {
+        &volume_delete, &volume_accept_loss, &tray_remove, &tray_accept_loss, &status, &version};
+    return std::ranges::find(without, chosen) == std::end(without);
+}
+
+// Every command reads the fields it needs with checks that throw: an answer without them is of some
+// other server, and that ends here.
+Status run_command(const Api& api, const Arguments& arguments, Command chosen) {
+    try {
+        return chosen(api, arguments);
+    } catch (const std::exception&) {
+        return api.not_a_conductor();
+    }
+}
+
 Status run(const CLI::App& app, const Arguments& arguments, Command chosen) {
     if (!arguments.shell.empty()) {
         PF_TRY_ASSIGN(const std::string script, completion_script(app, arguments.shell));
         fmt::print("{}", script);
         return {};
     }
+    if (arguments.output == "names" && !prints_names(chosen)) {
+        return fail(Errc::invalid_argument,
+                    "-o names: this command has no names to print, nothing was done; allowed are "
+                    "table and json");
+    }
     PF_TRY_ASSIGN(Api api, Api::create(arguments.conductor));
     // `version` is for when nothing works.
     if (chosen != &version) api.be_patient(patience);
-    return chosen(api, arguments);
+    return run_command(api, arguments, chosen);
 }
 
 }  // namespace

@@ -13,6 +13,11 @@ using nlohmann::json;
 
 namespace {
 
+// Every row of a conductor has its first column, so one without is of something else.
+void check_row(const json& row, const std::vector<Column>& columns) {
+    (void)row.at(columns.front().field);
+}
+
 std::string cell(const json& row, const Column& column) {
     const auto found = row.find(column.field);
     if (found == row.end() || found->is_null()) return "-";
@@ -51,7 +56,8 @@ size_t width(const std::string& text) {
 std::string table(const json& rows, const std::vector<Column>& columns) {
     std::vector<std::vector<std::string>> lines(1);
     for (const auto& column : columns) lines[0].emplace_back(column.title);
-    for (const auto& row : rows) {
+    for (const auto& row : rows.get_ref<const json::array_t&>()) {
+        check_row(row, columns);
         auto& line = lines.emplace_back();
         for (const auto& column : columns) line.push_back(cell(row, column));
     }
@@ -71,6 +77,7 @@ std::string table(const json& rows, const std::vector<Column>& columns) {
 }
 
 std::string details(const json& row, const std::vector<Column>& columns) {
+    check_row(row, columns);
     size_t longest = 0;
     for (const auto& column : columns) longest = std::max(longest, width(column.title));
     std::string out;

@@ -15,6 +15,7 @@ struct Column {
     Show show = Show::plain;
 };
 
+// Both throw (nlohmann::json::exception) for what is not rows, or a row, with the first column.
 [[nodiscard]] std::string table(const nlohmann::json& rows, const std::vector<Column>& columns);
 [[nodiscard]] std::string details(const nlohmann::json& row, const std::vector<Column>& columns);
 
