@@ -251,7 +251,7 @@ class Bench:
         """p99 of slices of one long run that lie in a checkpoint against slices far from any, same load."""
         slices = histogram_slices(
             server.folder, [f"--ioengine=external:{self.engine}", "--volume=large", f"--conductor={server.conductor}",
-                            "--rw=randrw", "--bs=4k", "--iodepth=64"], 120,
+                            "--rw=randrw", "--rwmixread=30", "--bs=4k", "--iodepth=128"], 150,
             lambda: server.metrics()["pureflash_tray_checkpoint_seconds_total"])
         for direction in ("read", "write"):
             during = [s.p99_us for s in slices if s.direction == direction and s.share > 0.9]

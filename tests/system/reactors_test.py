@@ -191,7 +191,7 @@ class Reactors(unittest.TestCase):
             self.assertGreater(writer.finish(), 0)
         # Deleting reaches every reactor.
         for i in range(VOLUMES):
-            self.cluster.cli("volume", "delete", f"v{i}")
+            self.cluster.cli("volume", "delete", f"v{i}", "--force")
         end = time.monotonic() + 20
         while metrics(self.cluster)["pureflash_store_shards"] > 0:
             self.assertLess(time.monotonic(), end, "shards are left")

@@ -13,12 +13,14 @@ from cluster import Cluster
 BUILD = sys.argv.pop(1) if len(sys.argv) > 1 else "build/release"
 
 
-def end(process, number, within_s):
+PATIENCE_S = 60    # for what takes 10 s at most where nothing else runs
+
+
+def end(process, number):
     """Sends the signal; status and stderr."""
-    begin = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=within_s)
-    return process.returncode, said, time.monotonic() - begin
+    _, said = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, said
 
 
 class Stop(unittest.TestCase):
@@ -34,22 +36,28 @@ class Stop(unittest.TestCase):
 
     def start(self, tool, *arguments, **pipes):
         environment = dict(os.environ, PF_CONDUCTOR=self.cluster.conductor)
-        return subprocess.Popen([f"{self.cluster.tools}/{tool}", *arguments], env=environment, stderr=subprocess.PIPE,
-                                text=True, **pipes)
+        process = subprocess.Popen([f"{self.cluster.tools}/{tool}", *arguments], env=environment,
+                                   stderr=subprocess.PIPE, text=True, **pipes)
+
+        def clean_up():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+        self.addCleanup(clean_up)
+        return process
 
     def test_pfdd_between_pipes_that_wait(self):
         source, fill = os.pipe()
         copy = self.start("pfdd", "of=pf:v", stdin=source)
         os.write(fill, b"x" * 4096)
         time.sleep(0.5)
-        begin = time.monotonic()
         copy.send_signal(signal.SIGTERM)
-        copy.wait(timeout=5)
+        copy.wait(timeout=PATIENCE_S)
         said = copy.stderr.read()
         copy.stderr.close()
         os.close(source)
         os.close(fill)
-        self.assertLess(time.monotonic() - begin, 3)
         self.assertEqual(copy.returncode, 128 + signal.SIGTERM, said)
         self.assertIn("4096 bytes", said)
 
@@ -57,7 +65,7 @@ class Stop(unittest.TestCase):
         copy = self.start("pfdd", "if=/dev/zero", stdout=target)
         time.sleep(0.5)
         copy.send_signal(signal.SIGINT)
-        copy.wait(timeout=5)
+        copy.wait(timeout=PATIENCE_S)
         said = copy.stderr.read()
         copy.stderr.close()
         os.close(empty)
@@ -70,7 +78,7 @@ class Stop(unittest.TestCase):
         nbd = self.start("pfbd", "nbd", "v", "--socket", socket, stdout=subprocess.PIPE)
         uri = nbd.stdout.readline().split()[1]
         client = subprocess.Popen(["nbdcopy", "--allocated", uri, "null:"], stderr=subprocess.DEVNULL)
-        client.wait(timeout=60)
+        client.wait(timeout=PATIENCE_S)
         copies = [self.start("pfdd", "if=/dev/zero", "of=pf:v", "bs=64K"),
                   self.start("pfdd", "if=pf:v", "of=/dev/null", "bs=4K", "iodepth=1"),
                   self.start("pfdd", "if=/dev/zero", "of=pf:v", "bs=64K")]
@@ -88,14 +96,14 @@ class Stop(unittest.TestCase):
                 process.send_signal(signal.SIGTERM)
             time.sleep(0.5)
             self.assertIsNone(copies[2].poll())
-            status, said, took = end(copies[2], signal.SIGINT, 2)   # the second signal
+            status, said = end(copies[2], signal.SIGINT)   # the second signal
             self.assertEqual((status, said), (128 + signal.SIGINT, ""))
             for copy in copies[:2]:
-                _, said = copy.communicate(timeout=15)
+                _, said = copy.communicate(timeout=PATIENCE_S)
                 self.assertEqual(copy.returncode, 128 + signal.SIGTERM, said)
                 self.assertIn("given up", said)
                 self.assertIn("copied", said)
-            _, said = nbd.communicate(timeout=5)
+            _, said = nbd.communicate(timeout=PATIENCE_S)
             self.assertEqual(nbd.returncode, 1, said)
             self.assertIn("given up", said.splitlines()[-1])
             self.assertFalse(os.path.exists(socket))
