@@ -122,7 +122,7 @@ def program(directory, command, seconds):
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{done.stderr[-2000:]}")
     result = json.loads(done.stdout)
-    sample = Sample(iops=result["iops"], p50_us=result["p50_us"], p99_us=result.get("p99_us", 0),
+    sample = Sample(iops=result["iops"], bytes_per_s=result.get("bytes_per_s", 0), p50_us=result["p50_us"], p99_us=result.get("p99_us", 0),
                     core_busy_max=watch.core_busy_max, device_busy=watch.device_busy)
     sample.cpu_us_per_io = watch.busy_s * 1e6 / max(1, result["ios"])
     return sample
