@@ -93,7 +93,8 @@ auto pfbd_context::wait_for(Make make) {
     }
     // Callbacks of other I/O come in here too: what waits inside them is refused.
     const bool outer = std::exchange(in_poll, true);
-    while (!state.value) on_caller->poll(pf::runtime::never);
+    const auto done = [&state] { return state.value.has_value(); };
+    while (!state.value) on_caller->poll(pf::runtime::never, done);
     in_poll = outer;
     return std::move(*state.value);
 }

@@ -137,9 +137,11 @@ extern "C" int pfbd_poll(pfbd_context* context, int64_t timeout_us) {
     if (context->in_poll) return context->refuse_waiting();
     context->callbacks = 0;
     context->in_poll = true;
-    context->on_caller->poll(timeout_us < 0
-                                 ? runtime::never
-                                 : static_cast<uint64_t>(timeout_us) * runtime::microseconds);
+    // What was done without the cluster, like a flush of nothing, is called back in the turn before
+    // the wait: there may be nothing else to wait for.
+    context->on_caller->poll(
+        timeout_us < 0 ? runtime::never : static_cast<uint64_t>(timeout_us) * runtime::microseconds,
+        [context] { return context->callbacks > 0; });
     context->in_poll = false;
     return context->callbacks;
 }

@@ -193,6 +193,27 @@ TEST_F(CApi, RunsOnTheCallersThreadWithoutAllocating) {
     pfbd_context_destroy(context);
 }
 
+// What needs no server is called back in the turn before the wait: then there is nothing to wait
+// for. Failed: pfbd_poll(context, -1) slept for ever, and fio with it at any sync.
+TEST_F(CApi, PollReturnsAfterACallbackThatNeedsNoServer) {
+    pfbd_context* context = make_context(PFBD_CALLER_THREAD);
+    pfbd_volume* volume = nullptr;
+    ASSERT_EQ(pfbd_open(context, "v", 0, &volume), 0) << pfbd_error_text();
+    for (const auto call : {+[](pfbd_volume* of, Waiting* waiting) {
+                                return pfbd_flush(of, &Waiting::done, waiting);
+                            },
+                            +[](pfbd_volume* of, Waiting* waiting) {
+                                return pfbd_discard(of, 512, 512, &Waiting::done, waiting);
+                            }}) {
+        Waiting waiting;
+        ++waiting.left;
+        ASSERT_EQ(call(volume, &waiting), 0);
+        while (waiting.left > 0) pfbd_poll(context, -1);
+    }
+    EXPECT_EQ(pfbd_close(volume), 0);
+    pfbd_context_destroy(context);
+}
+
 TEST_F(CApi, GivesADescriptorToPollOn) {
     pfbd_context* context = make_context(PFBD_CALLER_THREAD);
     pfbd_volume* volume = nullptr;

@@ -109,13 +109,13 @@ void UringReactor::wait(Nanos max_wait, bool more) {
     asleep_.store(false, std::memory_order_relaxed);
 }
 
-void UringReactor::poll(Nanos max_wait) {
+void UringReactor::poll(Nanos max_wait, const std::function<bool()>& done) {
     bind_to_thread();
     Enter enter(*this);
     in_turn_ = true;
     if (pollable_fd_ >= 0) clear_signal(pollable_fd_);
     bool more = run_turn();
-    wait(max_wait, more);
+    wait(done && done() ? 0 : max_wait, more);
     if (ring_->reap() > 0 || has_posted() || timers().next_deadline() != never) more = run_turn();
     if (pollable_fd_ >= 0) arm_for_pollers(more);
     in_turn_ = false;

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
 
 #include "runtime/reactor.hpp"
@@ -35,10 +36,10 @@ class UringReactor final : public Reactor {
     void run();
     void stop();
 
-    // One turn on the caller's thread: runs what is ready and, if nothing is, waits at most
-    // `max_wait` for something. Operations queued by what then ran go out with the next poll(), or
-    // at once if pollable_fd() is in use.
-    void poll(Nanos max_wait);
+    // One turn on the caller's thread: runs what is ready and then, unless `done()` says that the
+    // caller has what it waits for, waits at most `max_wait` for more. Operations queued by what
+    // then ran go out with the next poll(), or at once if pollable_fd() is in use.
+    void poll(Nanos max_wait, const std::function<bool()>& done = nullptr);
     // Becomes readable when poll(0) would get something done: completions, due timers, posted
     // calls. After starting work outside poll(), call poll(0) once.
     [[nodiscard]] Result<int> pollable_fd();
