@@ -46,7 +46,6 @@ constexpr uint32_t max_serve_trays = 64;
 constexpr unsigned stop_limit_seconds = 20;
 constexpr unsigned start_limit_seconds = 120;
 
-// To the block: the size that people read is rounded.
 uint64_t least_tray_bytes() {
     uint64_t bytes = block_bytes;
     while (!tray::choose_geometry(bytes, 0)) bytes += block_bytes;
@@ -60,8 +59,8 @@ Status check_tray_size(const ServeOptions& options) {
     const uint64_t least = least_tray_bytes();
     if (bytes < least) {
         return fail(Errc::invalid_argument,
-                    fmt::format("--tray-size {}: too small, the minimum is {}K", *options.tray_size,
-                                least / 1024));
+                    fmt::format("--tray-size {}: too small, the minimum is {}", *options.tray_size,
+                                format_exact_size(least)));
     }
     PF_TRY(tools::naming(fmt::format("--tray-size {}", *options.tray_size),
                          tray::choose_geometry(bytes, 0)));

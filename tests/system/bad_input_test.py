@@ -245,7 +245,7 @@ class BadInput(unittest.TestCase):
     def test_serve(self):
         folder = os.path.join(self.cluster.folder, "refused")
         for more, says in ((["--tray-size", "0"], ["--tray-size 0", "too small"]),
-                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1552K"]),
+                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1552 KiB"]),
                            (["--tray-size", ""], ["--tray-size", "''"]),
                            (["--tray", ""], ["--tray ''", "device or file"]),
                            (["--tray", "/dev/pureflash-typo"], ["/dev/pureflash-typo", "does not exist"]),
@@ -307,6 +307,8 @@ class BadInput(unittest.TestCase):
 
     def test_tray_too_small(self):
         self.refuse_tray(self.file_of("small.img", 64 * KIB), says=["too small"])
+        # One block too few: the figures do not look alike.
+        self.refuse_tray(self.file_of("near.img", 1548 * KIB), says=["1548 KiB is too small", "is 1552 KiB"])
 
     def test_tray_file_too_small_or_where_no_file_belongs(self):
         path = os.path.join(self.cluster.folder, "new.img")
