@@ -24,13 +24,16 @@ rules=("tray rules|$bin/rules_test"
 
 # The first of the suites that fails under the plant, and how; nothing if none does.
 caught_by() {
-    local plant=$1 suite log=build/planted/plant.$1.log
+    local plant=$1 suite code found log=build/planted/plant.$1.log
     shift
     for suite in "$@"; do
+        code=0
         # shellcheck disable=SC2086
-        if ! PF_PLANT=$plant timeout 600 ${suite#*|} >"$log" 2>&1; then
-            printf '%-14s %s\n' "${suite%%|*}" \
-                "$(grep -m1 -E 'FAILED|Failure|assertion|Falsifiable' "$log" | cut -c1-110)"
+        PF_PLANT=$plant timeout 600 ${suite#*|} >"$log" 2>&1 || code=$?
+        if [ "$code" -ne 0 ]; then
+            found=$(grep -m1 -E 'FAILED|Failure|assertion|Falsifiable' "$log" | cut -c1-110) ||
+                found="ended with exit status $code"
+            printf '%-14s %s\n' "${suite%%|*}" "$found"
             return
         fi
     done

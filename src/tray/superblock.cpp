@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/planted.hpp"
+#include "tray/blank_check.hpp"
 
 namespace pf::tray {
 
@@ -12,35 +13,8 @@ using runtime::Task;
 
 namespace {
 
-// What is looked at before a disk is formatted without force.
-constexpr uint32_t blank_check_blocks = 16;
-
 Task<Status> write_block(runtime::Disk& disk, Address address, MutableBytes block) {
     co_return co_await disk.write(uint64_t{address} * block_bytes, block);
-}
-
-Task<Status> refuse_if_used(runtime::Disk& disk, MutableBytes scratch) {
-    PF_CO_TRY(co_await disk.read(0, scratch));
-    const Result<Superblock> found = decode_superblock(scratch);
-    if (found || found.error().code != Errc::not_found) {
-        co_return fail(Errc::already_exists,
-                       fmt::format("{} holds a tray; formatting it needs --force", disk.name()));
-    }
-    const bool blank = std::ranges::all_of(scratch, [](std::byte b) { return b == std::byte{0}; });
-    if (!blank) {
-        co_return fail(Errc::busy,
-                       fmt::format("{} is not blank; formatting it needs --force", disk.name()));
-    }
-    // A tray whose first copy was lost still shows at its end.
-    const MutableBytes block = scratch.first(block_bytes);
-    const uint64_t last = disk.size_bytes() / block_bytes - 1;
-    PF_CO_TRY(co_await disk.read(last * block_bytes, block));
-    const Result<Superblock> second = decode_superblock(block);
-    if (second || second.error().code != Errc::not_found) {
-        co_return fail(Errc::already_exists,
-                       fmt::format("{} holds a tray; formatting it needs --force", disk.name()));
-    }
-    co_return Status{};
 }
 
 // A nonce that differs from the one before even if the random numbers repeat (a fixed seed): what
@@ -76,14 +50,12 @@ Task<Status> write_log_once(runtime::Disk& disk, const Superblock& superblock) {
 
 Task<Status> format_tray(runtime::Disk& disk, FormatOptions options) {
     PF_CO_TRY_ASSIGN(Superblock superblock, choose_geometry(disk.size_bytes(), options.log_bytes));
-    auto& reactor = runtime::Reactor::current();
-    runtime::Buffer buffer =
-        co_await reactor.buffers().allocate(size_t{blank_check_blocks} * block_bytes);
-    if (!options.force) PF_CO_TRY(co_await refuse_if_used(disk, buffer.bytes()));
+    if (!options.force) PF_CO_TRY(co_await refuse_if_used(disk));
+    runtime::Buffer buffer = co_await runtime::Reactor::current().buffers().allocate(block_bytes);
     superblock.cluster = options.cluster;
     superblock.tray = options.tray;
 
-    const MutableBytes block = buffer.bytes().first(block_bytes);
+    const MutableBytes block = buffer.bytes();
     PF_CO_TRY_ASSIGN(superblock.nonce,
                      co_await choose_nonce(disk, superblock.second_copy(), block));
 

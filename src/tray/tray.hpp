@@ -60,8 +60,8 @@ class Ticket {
 class Tray {
   public:
     // Writes both superblocks, an empty log and an empty root. Refuses, without `force`, a disk
-    // that holds a tray (already_exists) or anything not blank at its start (busy), and one that is
-    // too small (invalid_argument, naming the minimum).
+    // that holds a tray (already_exists) or anything else (busy; blank_check.hpp says where it
+    // looks), and one that is too small (invalid_argument, naming the minimum).
     [[nodiscard]] static runtime::Task<Status> format(runtime::Disk& disk, FormatOptions options);
 
     // Recovers and opens for use (T1, T4, T6). A damaged superblock copy is used around and
