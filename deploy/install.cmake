@@ -18,5 +18,16 @@ install(DIRECTORY ${CMAKE_SOURCE_DIR}/docs/reference ${CMAKE_SOURCE_DIR}/docs/op
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash)
 install(FILES ${CMAKE_SOURCE_DIR}/docs/concepts.md ${CMAKE_SOURCE_DIR}/docs/guarantees.md
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash)
+# Completion, where bash-completion and zsh look for it.
+foreach(shell_file "bash bash-completion/completions/pfcli" "zsh zsh/site-functions/_pfcli")
+  separate_arguments(shell_file)
+  list(GET shell_file 0 shell)
+  list(GET shell_file 1 file)
+  install(CODE "
+    execute_process(COMMAND \"$<TARGET_FILE:pfcli>\" completion ${shell} OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
+    set(target \"\$ENV{DESTDIR}\${CMAKE_INSTALL_PREFIX}/${CMAKE_INSTALL_DATADIR}/${file}\")
+    message(STATUS \"Installing: \${target}\")
+    file(WRITE \"\${target}\" \"\${text}\")")
+endforeach()
 # Only there once it was built (docs/reference/fio.md).
 install(FILES ${CMAKE_BINARY_DIR}/pfbd_fio.so DESTINATION ${CMAKE_INSTALL_LIBDIR} OPTIONAL)

@@ -51,6 +51,16 @@ TEST(Size, RefusesTheRest) {
     }
 }
 
+TEST(Size, ExactFiguresDoNotContradictThemselves) {
+    const uint64_t least = 388 * block_bytes;
+    EXPECT_EQ(format_size(least), format_size(least - block_bytes));  // why there are two
+    EXPECT_EQ(format_exact_size(least), "1552 KiB");
+    EXPECT_EQ(format_exact_size(least - block_bytes), "1548 KiB");
+    EXPECT_EQ(format_exact_size(least - 1), "1589247 B");
+    EXPECT_EQ(format_exact_size(0), "0 B");
+    EXPECT_EQ(format_exact_size(uint64_t{3} << 50), "3 PiB");
+}
+
 TEST(Volume, NamesAndSizes) {
     EXPECT_TRUE(check_volume_name("vm-1.disk_0"));
     EXPECT_TRUE(check_volume_name(std::string(96, 'a')));

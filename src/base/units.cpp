@@ -10,6 +10,8 @@ namespace pf {
 
 namespace {
 
+constexpr std::array<const char*, 6> unit_names = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
+
 constexpr std::string_view size_help =
     "a size is a positive number with an optional suffix K, M, G, T or P (powers of 1024), e.g. "
     "10G";
@@ -79,15 +81,23 @@ Result<uint64_t> parse_size(std::string_view text) {
 }
 
 std::string format_size(uint64_t bytes) {
-    static constexpr std::array<const char*, 6> names = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     size_t unit = 0;
     double value = static_cast<double>(bytes);
-    while (value >= 1024 && unit + 1 < names.size()) {
+    while (value >= 1024 && unit + 1 < unit_names.size()) {
         value /= 1024;
         ++unit;
     }
-    if (value == std::floor(value)) return fmt::format("{:.0f} {}", value, names[unit]);
-    return fmt::format("{:.1f} {}", value, names[unit]);
+    if (value == std::floor(value)) return fmt::format("{:.0f} {}", value, unit_names[unit]);
+    return fmt::format("{:.1f} {}", value, unit_names[unit]);
+}
+
+std::string format_exact_size(uint64_t bytes) {
+    size_t unit = 0;
+    while (bytes != 0 && bytes % 1024 == 0 && unit + 1 < unit_names.size()) {
+        bytes /= 1024;
+        ++unit;
+    }
+    return fmt::format("{} {}", bytes, unit_names[unit]);
 }
 
 Status check_volume_name(std::string_view name) {

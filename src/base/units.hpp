@@ -27,6 +27,8 @@ static_assert(blocks_per_chunk == 512);
 
 // "10 GiB", "1.5 MiB", "512 B".
 [[nodiscard]] std::string format_size(uint64_t bytes);
+// The same, never rounded: "1552 KiB". For limits and what breaks them, which may be close.
+[[nodiscard]] std::string format_exact_size(uint64_t bytes);
 
 // Volume names: 1..96 bytes of UTF-8 without control characters, '/', '@' or ':'.
 [[nodiscard]] Status check_volume_name(std::string_view name);

@@ -65,6 +65,8 @@ struct ApiIo : pf::client::Io, pf::runtime::PostedCall {
     static constexpr size_t inline_vectors = 4;
     iovec vectors_inline[inline_vectors];
     std::vector<iovec> vectors_memory;  // keeps its capacity
+    pfbd_extent* extents = nullptr;     // of block_states, as the count
+    uint32_t* extent_count = nullptr;
 };
 
 struct pfbd_volume {
@@ -73,6 +75,7 @@ struct pfbd_volume {
 
     std::mutex mutex;  // guards what follows; not taken on a caller-thread context
     ApiIo* free_ios = nullptr;
+    uint32_t taken_ios = 0;
     std::deque<ApiIo> ios;
     pf::client::VolumeInfo info;  // as last asked for
 };
@@ -119,5 +122,7 @@ class SlotLock {
 
 // The asynchronous calls that a volume can have under way.
 void make_slots(pfbd_volume& volume);
+// Whether some of them are under way.
+[[nodiscard]] bool has_taken_slots(pfbd_volume& volume);
 
 }  // namespace pf::client::capi

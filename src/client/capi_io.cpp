@@ -22,7 +22,9 @@ constexpr int max_vectors = 1024;
 ApiIo* take_slot(pfbd_volume& volume) {
     const SlotLock lock(volume);
     ApiIo* slot = volume.free_ios;
-    if (slot != nullptr) volume.free_ios = slot->next_free;
+    if (slot == nullptr) return nullptr;
+    volume.free_ios = slot->next_free;
+    ++volume.taken_ios;
     return slot;
 }
 
@@ -30,6 +32,7 @@ void give_slot(ApiIo& slot) {
     const SlotLock lock(*slot.volume);
     slot.next_free = slot.volume->free_ios;
     slot.volume->free_ios = &slot;
+    --slot.volume->taken_ios;
 }
 
 void call_back(ApiIo& slot, int status) {
@@ -45,9 +48,26 @@ void on_complete(Io& io) {
     call_back(static_cast<ApiIo&>(io), negative_errno(io.result));
 }
 
-// On the reactor of a context that has its own thread.
+Task<void> ask_states(ApiIo& slot) {
+    const auto found =
+        co_await slot.volume->core->block_states(slot.offset, slot.length, *slot.extent_count);
+    if (!found) {
+        call_back(slot, negative_errno(found.error().code));
+        co_return;
+    }
+    *slot.extent_count = static_cast<uint32_t>(found->size());
+    for (size_t i = 0; i < found->size(); ++i)
+        slot.extents[i] = {(*found)[i].length_bytes, (*found)[i].state, 0};
+    call_back(slot, 0);
+}
+
+// On the reactor.
 void on_posted(runtime::PostedCall& call) {
     auto& slot = static_cast<ApiIo&>(call);
+    if (slot.kind == IoKind::block_states) {
+        runtime::Reactor::current().spawn(ask_states(slot));
+        return;
+    }
     const Status submitted = slot.volume->core->submit(slot);
     if (!submitted) call_back(slot, negative_errno(submitted.error().code));
 }
@@ -152,29 +172,6 @@ int run_sync(pfbd_volume* volume, IoKind kind, const void* memory, uint64_t leng
     return done ? 0 : explain(done.error());
 }
 
-struct States : runtime::PostedCall {
-    pfbd_volume* volume = nullptr;
-    uint64_t length = 0;
-    uint64_t offset = 0;
-    pfbd_extent* extents = nullptr;
-    uint32_t* count = nullptr;
-    pfbd_callback callback = nullptr;
-    void* argument = nullptr;
-};
-
-Task<void> ask_states(std::unique_ptr<States> ask) {
-    auto found = co_await ask->volume->core->block_states(ask->offset, ask->length, *ask->count);
-    ++ask->volume->context->callbacks;
-    if (!found) {
-        ask->callback(ask->argument, negative_errno(found.error().code));
-        co_return;
-    }
-    *ask->count = static_cast<uint32_t>(found->size());
-    for (size_t i = 0; i < found->size(); ++i)
-        ask->extents[i] = {(*found)[i].length_bytes, (*found)[i].state, 0};
-    ask->callback(ask->argument, 0);
-}
-
 }  // namespace
 
 namespace pf::client::capi {
@@ -188,6 +185,11 @@ void make_slots(pfbd_volume& volume) {
         slot.next_free = volume.free_ios;
         volume.free_ios = &slot;
     }
+}
+
+bool has_taken_slots(pfbd_volume& volume) {
+    const SlotLock lock(volume);
+    return volume.taken_ios > 0;
 }
 
 }  // namespace pf::client::capi
@@ -259,21 +261,12 @@ int pfbd_block_states(pfbd_volume* volume, uint64_t length, uint64_t offset, pfb
     if (extents == nullptr || count == nullptr || *count == 0) return -EINVAL;
     if (const int refused = check(*volume, IoKind::read, length, offset); refused != 0)
         return refused;
-    auto ask = std::make_unique<States>();
-    ask->volume = volume;
-    ask->length = length;
-    ask->offset = offset;
-    ask->extents = extents;
-    ask->count = count;
-    ask->callback = callback;
-    ask->argument = argument;
-    pfbd_context& context = *volume->context;
+    ApiIo* slot = prepare(*volume, {IoKind::block_states, length, offset, callback, argument});
+    if (slot == nullptr) return -EAGAIN;
+    slot->extents = extents;
+    slot->extent_count = count;
     // Posted on either kind of context, so that the callback never comes from inside this call.
-    ask->run = [](runtime::PostedCall& call) {
-        std::unique_ptr<States> own(&static_cast<States&>(call));
-        runtime::Reactor::current().spawn(ask_states(std::move(own)));
-    };
-    context.reactor().post(*ask.release());
+    volume->context->reactor().post(*slot);
     return 0;
 }
 

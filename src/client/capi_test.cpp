@@ -150,6 +150,34 @@ TEST_F(CApi, RunsOnAThreadOfItsOwn) {
     EXPECT_EQ(conductor.closed.load(), 1u);
 }
 
+TEST_F(CApi, BlockStatesTakeASlotAsOtherIoDoesAndEndBeforeTheVolume) {
+    constexpr int depth = 4;
+    for (const uint32_t flags : {0u, uint32_t{PFBD_CALLER_THREAD}}) {
+        store.hold_states = true;
+        pfbd_context* context = make_context(flags, depth);
+        pfbd_volume* volume = nullptr;
+        ASSERT_EQ(pfbd_open(context, "v", 0, &volume), 0) << pfbd_error_text();
+        pfbd_extent extents[depth][4];
+        uint32_t counts[depth];
+        Waiting waiting;
+        waiting.left = depth;
+        const auto ask = [&](int i) {
+            counts[i] = 4;
+            return pfbd_block_states(volume, test_volume_bytes, 0, extents[i], &counts[i],
+                                     &Waiting::done, &waiting);
+        };
+        for (int i = 0; i < depth; ++i) EXPECT_EQ(ask(i), 0);
+        EXPECT_EQ(
+            pfbd_block_states(volume, 4096, 0, extents[0], &counts[0], &Waiting::done, &waiting),
+            -EAGAIN);
+        EXPECT_EQ(pfbd_flush(volume, &Waiting::done, &waiting), -EAGAIN);
+        store.hold_states = false;
+        EXPECT_EQ(pfbd_close(volume), 0);
+        EXPECT_EQ(waiting.left, 0) << "an answer came after the close, or never";
+        pfbd_context_destroy(context);
+    }
+}
+
 struct Loop {
     pfbd_volume* volume = nullptr;
     const std::byte* memory = nullptr;

@@ -18,6 +18,10 @@ Task<OpenResult> open_volume(client::Cluster* cluster, std::string name, uint32_
 // The core ends on its reactor, where it lived.
 Task<Status> close_volume(pfbd_volume* volume) {
     Status closed = co_await volume->core->close();
+    // The core knows the I/O that it was given. What asks it again and again for block states ends
+    // at its next question, which is refused by now.
+    while (client::capi::has_taken_slots(*volume))
+        co_await runtime::sleep_for(runtime::milliseconds);
     volume->core.reset();
     co_return closed;
 }

@@ -58,7 +58,8 @@ class FakeStore : public net::Handler {
         while (hold_writes && is_write) co_await runtime::sleep_for(runtime::milliseconds);
         while (hold_reads && command.opcode == wire::Opcode::read)
             co_await runtime::sleep_for(runtime::milliseconds);
-        while (hold_opens && command.opcode == wire::Opcode::open_session)
+        while ((hold_opens && command.opcode == wire::Opcode::open_session) ||
+               (hold_states && command.opcode == wire::Opcode::block_states))
             co_await runtime::sleep_for(runtime::milliseconds);
         net::Reply reply;
         Errc status = Errc::ok;
@@ -199,6 +200,7 @@ class FakeStore : public net::Handler {
     bool hold_writes = false;
     bool hold_reads = false;
     bool hold_opens = false;
+    std::atomic<bool> hold_states{false};
     uint32_t lose_before = 0;  // disconnect at the n-th write from now, before or after it ran
     uint32_t lose_after = 0;
     uint32_t damage_reads = 0;

@@ -63,6 +63,15 @@ class Fields {
         object_.erase(found);
         return std::optional<uint64_t>(value);
     }
+    // Of what has a default: no size is not the default.
+    Result<uint64_t> size_or_default(const char* name) {
+        PF_TRY_ASSIGN(const auto given, number(name));
+        if (!given || *given > 0) return given.value_or(0);
+        return fail(Errc::invalid_argument,
+                    fmt::format("field '{}' is 0: leave it out for the default, or give a size in "
+                                "bytes",
+                                name));
+    }
     Result<bool> flag(const char* name) {
         const auto found = object_.find(name);
         if (found == object_.end()) return false;
@@ -170,7 +179,7 @@ Result<v1::CreateVolumeRequest> parse_create_volume(std::string_view body) {
     PF_TRY_ASSIGN(const auto name, fields.text("name"));
     PF_TRY_ASSIGN(const auto size_bytes, fields.number("size_bytes"));
     PF_TRY_ASSIGN(const auto replicas, fields.number("replicas", 16));
-    PF_TRY_ASSIGN(const auto shard_bytes, fields.number("shard_bytes"));
+    PF_TRY_ASSIGN(const uint64_t shard_bytes, fields.size_or_default("shard_bytes"));
     PF_TRY(fields.done("name, size_bytes, replicas and shard_bytes"));
     if (!name || !size_bytes) {
         return fail(Errc::invalid_argument,
@@ -183,7 +192,7 @@ Result<v1::CreateVolumeRequest> parse_create_volume(std::string_view body) {
     request.set_name(*name);
     request.set_size_bytes(*size_bytes);
     request.set_replicas(static_cast<uint32_t>(replicas.value_or(1)));
-    request.set_shard_bytes(shard_bytes.value_or(0));
+    request.set_shard_bytes(shard_bytes);
     return request;
 }
 
@@ -203,7 +212,7 @@ Result<VolumeChange> parse_volume_change(std::string_view body) {
 Result<NewTray> parse_new_tray(std::string_view body) {
     PF_TRY_ASSIGN(auto fields, Fields::parse(body));
     PF_TRY_ASSIGN(const auto path, fields.text("path"));
-    PF_TRY_ASSIGN(const auto create_bytes, fields.number("create_bytes"));
+    PF_TRY_ASSIGN(const uint64_t create_bytes, fields.size_or_default("create_bytes"));
     PF_TRY_ASSIGN(const auto store_id, fields.number("store_id", UINT32_MAX));
     PF_TRY_ASSIGN(const bool force, fields.flag("force"));
     PF_TRY_ASSIGN(const auto write_cache, fields.text("write_cache"));
@@ -212,7 +221,7 @@ Result<NewTray> parse_new_tray(std::string_view body) {
     NewTray tray;
     tray.store_id = static_cast<uint32_t>(store_id.value_or(0));
     tray.request.set_path(*path);
-    tray.request.set_create_bytes(create_bytes.value_or(0));
+    tray.request.set_create_bytes(create_bytes);
     tray.request.set_force(force);
     tray.request.set_write_cache(write_cache.value_or(""));
     return tray;

@@ -181,6 +181,17 @@ TEST(Rest, JsonKeeps64Bits) {
     EXPECT_EQ(parsed->size_bytes(), 9007199254740993u);
 }
 
+TEST(Rest, ASizeOfZeroIsNotTheDefault) {
+    EXPECT_TRUE(parse_create_volume(R"({"name":"v","size_bytes":4096})"));
+    EXPECT_TRUE(parse_new_tray(R"({"path":"/x"})"));
+    const auto volume = parse_create_volume(R"({"name":"v","size_bytes":4096,"shard_bytes":0})");
+    ASSERT_FALSE(volume);
+    EXPECT_NE(volume.error().message.find("'shard_bytes' is 0"), std::string::npos);
+    const auto tray = parse_new_tray(R"({"path":"/x","create_bytes":0})");
+    ASSERT_FALSE(tray);
+    EXPECT_NE(tray.error().message.find("'create_bytes' is 0"), std::string::npos);
+}
+
 TEST(Metrics, TextHasSecondsAndCumulativeBuckets) {
     MetricsPage page;
     LatencyHistogram histogram;

@@ -27,7 +27,7 @@ Status check_shard_bytes(uint64_t shard_bytes, uint64_t size_bytes) {
         return fail(Errc::invalid_argument,
                     fmt::format("{} shards of {}: a volume has at most {} shards, choose larger "
                                 "ones",
-                                shards, format_size(shard_bytes), max_shards_per_volume));
+                                shards, format_exact_size(shard_bytes), max_shards_per_volume));
     }
     return {};
 }

@@ -70,8 +70,8 @@ Result<uint64_t> size_within(const Config& config, const char* key, uint64_t lea
     const uint64_t bytes = config.size_bytes(key);
     if (bytes >= least && bytes <= most) return bytes;
     return fail(Errc::invalid_argument,
-                fmt::format("{} = {}: from {} to {} is allowed", key, format_size(bytes),
-                            format_size(least), format_size(most)));
+                fmt::format("{} = {}: from {} to {} is allowed", key, format_exact_size(bytes),
+                            format_exact_size(least), format_exact_size(most)));
 }
 
 Result<uint64_t> duration_within(const Config& config, const char* key, uint64_t least_ms,

@@ -97,13 +97,16 @@ Status DataDir::write_lines(const std::string& name, const std::vector<std::stri
 }
 
 Result<StoreIdentity> load_identity(const DataDir& dir) {
+    PF_TRY_ASSIGN(StoreIdentity identity, read_identity(dir));
+    if (!identity.id.is_zero()) return identity;
+    identity.id = Uuid::from_random(random_seed(), random_seed());
+    PF_TRY(save_identity(dir, identity));
+    return identity;
+}
+
+Result<StoreIdentity> read_identity(const DataDir& dir) {
     PF_TRY_ASSIGN(const std::vector<std::string> lines, dir.read_lines(identity_file));
     StoreIdentity identity;
-    if (lines.empty()) {
-        identity.id = Uuid::from_random(random_seed(), random_seed());
-        PF_TRY(save_identity(dir, identity));
-        return identity;
-    }
     for (const std::string& line : lines) {
         const size_t space = line.find(' ');
         const std::string key = line.substr(0, space);

@@ -41,6 +41,8 @@ struct StoreIdentity {
     Uuid id;
     Uuid cluster;  // zero: none yet
 };
+// Zeros if there is none.
+[[nodiscard]] Result<StoreIdentity> read_identity(const DataDir& dir);
 // Reads the identity, or makes a new one and keeps it.
 [[nodiscard]] Result<StoreIdentity> load_identity(const DataDir& dir);
 [[nodiscard]] Status save_identity(const DataDir& dir, const StoreIdentity& identity);

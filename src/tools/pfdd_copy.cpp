@@ -70,8 +70,8 @@ Status Copy::prepare() {
             return fail(Errc::out_of_range,
                         fmt::format("{} at offset {} do not fit into '{}', which has {}; nothing "
                                     "was written",
-                                    format_size(expected_.value_or(0)), options_.seek_bytes,
-                                    output_.name(), format_size(size)));
+                                    format_exact_size(expected_.value_or(0)), options_.seek_bytes,
+                                    output_.name(), format_exact_size(size)));
     } else if (!options_.no_truncate) {
         PF_TRY(output_.truncate(options_.seek_bytes));
     }

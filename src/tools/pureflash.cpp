@@ -15,6 +15,7 @@
 #include "tools/config_main.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_reactors.hpp"
+#include "tools/serve_check.hpp"
 #include "tools/store_http.hpp"
 #include "tools/store_process.hpp"
 #include "tray/format.hpp"
@@ -46,7 +47,6 @@ constexpr uint32_t max_serve_trays = 64;
 constexpr unsigned stop_limit_seconds = 20;
 constexpr unsigned start_limit_seconds = 120;
 
-// To the block: the size that people read is rounded.
 uint64_t least_tray_bytes() {
     uint64_t bytes = block_bytes;
     while (!tray::choose_geometry(bytes, 0)) bytes += block_bytes;
@@ -60,8 +60,8 @@ Status check_tray_size(const ServeOptions& options) {
     const uint64_t least = least_tray_bytes();
     if (bytes < least) {
         return fail(Errc::invalid_argument,
-                    fmt::format("--tray-size {}: too small, the minimum is {}K", *options.tray_size,
-                                least / 1024));
+                    fmt::format("--tray-size {}: too small, the minimum is {}", *options.tray_size,
+                                format_exact_size(least)));
     }
     PF_TRY(tools::naming(fmt::format("--tray-size {}", *options.tray_size),
                          tray::choose_geometry(bytes, 0)));
@@ -205,14 +205,24 @@ Result<pfs::StoreOptions> store_options(const ServeOptions& options, const Uuid&
     return store;
 }
 
-Status serve(const ServeOptions& options) {
-    PF_TRY(check(options));
-    PF_TRY_ASSIGN(const LogLevel level, parse_log_level(options.log_level));
-    set_log_level(level);
-    // A folder that is not there knows no trays: what is wrong is said before it is made.
+// Everything that can be seen before something is made or changed.
+Status check_start(const ServeOptions& options, runtime::ReactorGroup& group,
+                   const tools::DataDir& dir, const std::vector<pfs::TrayPlace>& known,
+                   const NewTrays& added) {
+    PF_TRY(tools::check_ports(
+        {options.address(store_tcp_port_offset), options.address(conductor_http_port_offset),
+         options.address(conductor_rpc_port_offset), options.address(store_http_port_offset)}));
+    PF_TRY_ASSIGN(const tools::StoreIdentity identity, tools::read_identity(dir));
+    PF_TRY_ASSIGN(const pfs::StoreOptions store, store_options(options, identity.cluster));
+    PF_TRY(tools::check_data_address(store));
+    tools::TrayPlan plan{added.paths, added.bytes, identity.cluster, known};
     std::error_code unknown;
-    if (!std::filesystem::exists(options.data, unknown)) PF_TRY(check_tray_paths(options, {}));
-    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
+    const bool has_conductor = std::filesystem::exists(dir.file("conductor"), unknown);
+    if (identity.cluster.is_zero() && has_conductor) plan.cluster.reset();
+    return tools::check_new_trays(group, first_data_reactor, plan);
+}
+
+Status serve_in(const tools::DataDir& dir, const ServeOptions& options, tools::NewFolder& fresh) {
     PF_TRY_ASSIGN(const std::vector<pfs::TrayPlace> known, tools::known_trays(dir));
     PF_TRY(check_tray_paths(options, known));
     PF_TRY_ASSIGN(const NewTrays added, new_trays(options, dir, known));
@@ -220,6 +230,8 @@ Status serve(const ServeOptions& options) {
                   reactors_for(options, known.size() + added.paths.size()));
     PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
                   runtime::ReactorGroup::start(reactors));
+    PF_TRY(check_start(options, *group, dir, known, added));
+    fresh.watch(added.paths);
 
     conductor::ConductorOptions conductor_options;
     conductor_options.data_dir = dir.file("conductor");
@@ -240,6 +252,7 @@ Status serve(const ServeOptions& options) {
                   tools::StoreHttp::start(options.address(store_http_port_offset),
                                           options.insecure_listen, *store));
     store->join();
+    fresh.keep();
     bool stop = false;
     for (unsigned waited_ms = 0; !stop && !store->registered(); waited_ms += 10) {
         if (waited_ms > start_limit_seconds * 1000) {
@@ -257,6 +270,20 @@ Status serve(const ServeOptions& options) {
     store->stop();
     conductor.stop();
     return {};
+}
+
+Status serve(const ServeOptions& options) {
+    PF_TRY(check(options));
+    PF_TRY_ASSIGN(const LogLevel level, parse_log_level(options.log_level));
+    set_log_level(level);
+    // A folder that is not there knows no trays: what is wrong is said before it is made.
+    std::error_code unknown;
+    if (!std::filesystem::exists(options.data, unknown)) PF_TRY(check_tray_paths(options, {}));
+    tools::NewFolder fresh(options.data);
+    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
+    const Status served = serve_in(dir, options, fresh);
+    if (!served) fresh.remove_what_was_made();
+    return served;
 }
 
 }  // namespace

@@ -38,7 +38,14 @@ Result<pfs::TrayPlace> parse_place(const std::string& line) {
                 "the list of trays has the line '" + line + "'; expected 'UUID PATH'");
 }
 
-// Clients connect to the address that the conductor tells them: this host's, not any.
+Task<Status> stop_store(std::unique_ptr<pfs::Store>& store) {
+    Task<void> stopping = store->stop();
+    co_await stopping;
+    store.reset();
+    co_return Status{};
+}
+}  // namespace
+
 Status check_data_address(const pfs::StoreOptions& options) {
     const std::string& host = options.listen.host;
     const bool any = host == "0.0.0.0" || host == "::" || host.empty();
@@ -50,14 +57,6 @@ Status check_data_address(const pfs::StoreOptions& options) {
                     "store.advertise",
                     options.listen.text()));
 }
-
-Task<Status> stop_store(std::unique_ptr<pfs::Store>& store) {
-    Task<void> stopping = store->stop();
-    co_await stopping;
-    store.reset();
-    co_return Status{};
-}
-}  // namespace
 
 Result<std::vector<pfs::TrayPlace>> known_trays(const DataDir& dir) {
     PF_TRY_ASSIGN(const std::vector<std::string> lines, dir.read_lines(trays_file));

@@ -13,6 +13,9 @@ namespace pf::tools {
 // The trays that the store in this folder had.
 [[nodiscard]] Result<std::vector<pfs::TrayPlace>> known_trays(const DataDir& dir);
 
+// Clients connect to the address that the conductor tells them: this host's, not any.
+[[nodiscard]] Status check_data_address(const pfs::StoreOptions& options);
+
 class StoreProcess {
   public:
     // On the group's reactors from `home` to the last. Fills identity, tray list and their saving

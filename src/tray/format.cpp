@@ -268,7 +268,7 @@ Result<Superblock> choose_geometry(uint64_t size_bytes, uint64_t log_bytes) {
     if (total > max_tray_blocks) {
         return fail(Errc::invalid_argument,
                     fmt::format("a tray of {} is too large: below 16 TiB is allowed; slice it",
-                                format_size(size_bytes)));
+                                format_exact_size(size_bytes)));
     }
     if (log_bytes % block_bytes != 0) {
         return fail(Errc::invalid_argument,
@@ -282,15 +282,16 @@ Result<Superblock> choose_geometry(uint64_t size_bytes, uint64_t log_bytes) {
     if (log_blocks < min_log_blocks) {
         return fail(
             Errc::invalid_argument,
-            fmt::format("log size {} is too small: the minimum is {}", format_size(log_bytes),
-                        format_size(uint64_t{min_log_blocks} * block_bytes)));
+            fmt::format("log size {} is too small: the minimum is {}", format_exact_size(log_bytes),
+                        format_exact_size(uint64_t{min_log_blocks} * block_bytes)));
     }
     const uint64_t minimum = log_start_address + log_blocks + min_data_blocks + 1;
     if (total < minimum) {
-        return fail(Errc::invalid_argument,
-                    fmt::format("a tray of {} is too small: the minimum with a log of {} is {}",
-                                format_size(size_bytes), format_size(log_blocks * block_bytes),
-                                format_size(minimum * block_bytes)));
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("a tray of {} is too small: the minimum with a log of {} is {}",
+                        format_exact_size(size_bytes), format_exact_size(log_blocks * block_bytes),
+                        format_exact_size(minimum * block_bytes)));
     }
     Superblock result;
     result.total_blocks = static_cast<uint32_t>(total);

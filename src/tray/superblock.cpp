@@ -92,7 +92,7 @@ Task<Result<Superblock>> SuperblockReader::read_copy(Address address) {
     if (uint64_t{superblock.total_blocks} * block_bytes > disk_.size_bytes()) {
         co_return fail(Errc::corrupt,
                        fmt::format("superblock: bad total_blocks: {} blocks on a disk of {}",
-                                   superblock.total_blocks, format_size(disk_.size_bytes())));
+                                   superblock.total_blocks, format_exact_size(disk_.size_bytes())));
     }
     co_return superblock;
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Goal: bad input is refused with one clear line, and nothing changes. Method: a real one-node cluster, the
 command line tools, libpfbd and raw sockets; after each refusal the state is compared with before."""
+import contextlib
 import ctypes
 import errno
 import json
@@ -245,7 +246,7 @@ class BadInput(unittest.TestCase):
     def test_serve(self):
         folder = os.path.join(self.cluster.folder, "refused")
         for more, says in ((["--tray-size", "0"], ["--tray-size 0", "too small"]),
-                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1552K"]),
+                           (["--tray-size", "1M"], ["--tray-size 1M", "too small", "1552 KiB"]),
                            (["--tray-size", ""], ["--tray-size", "''"]),
                            (["--tray", ""], ["--tray ''", "device or file"]),
                            (["--tray", "/dev/pureflash-typo"], ["/dev/pureflash-typo", "does not exist"]),
@@ -267,6 +268,7 @@ class BadInput(unittest.TestCase):
         any_folder = os.path.join(self.cluster.folder, "any")   # an address for no client
         self.ends_at_once(self.serve(any_folder, "--host", "0.0.0.0", "--insecure-listen"),
                           ["0.0.0.0", "clients", "store.advertise"])
+        self.assertFalse(os.path.exists(any_folder))
         with Cluster(BUILD, tray_size="1552K") as smallest:
             self.assertEqual(len(json.loads(smallest.cli("-o", "json", "tray", "list"))), 1)
         missing = os.path.join(self.cluster.folder, "missing.img")
@@ -274,6 +276,7 @@ class BadInput(unittest.TestCase):
         self.ends_at_once(self.serve(folder, "--tray", "/dev/pureflash-typo", "--tray-size", "16M"),
                           ["/dev/pureflash-typo", "No such file"])
         self.assertFalse(os.path.exists(missing) or os.path.exists("/dev/pureflash-typo"))
+        self.assertFalse(os.path.exists(folder))
         program = f"{self.cluster.tools}/pureflash"
         self.ends_at_once([program, "serve"], ["--data is required", "pureflash serve --help"], status=2)
         self.ends_at_once(self.serve(folder, base=70000), ["70000"], status=2)
@@ -283,7 +286,49 @@ class BadInput(unittest.TestCase):
         for base in (self.cluster.base, self.cluster.base - 18, self.cluster.base + 18):
             with tempfile.TemporaryDirectory() as folder:
                 self.ends_at_once(self.serve(folder, "--tray-size", "64M", base=base), ["cannot listen on 127.0.0.1"])
+                self.assertEqual(os.listdir(folder), [])
         self.assertTrue(self.cluster.alive())
+
+    def test_serve_refuses_trays_and_changes_nothing(self):
+        """A good tray before the bad one stays blank too, and neither folder nor lock is left behind."""
+        good = self.file_of("good.img", 64 * MIB)
+        foreign = self.file_of("theirs.img", 64 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", foreign], check=True)
+        other_name = os.path.join(self.cluster.folder, "other-name.img")
+        os.symlink(good, other_name)
+        for bad, says in ((self.file_of("tiny.img", 64 * KIB), "too small"), (foreign, "not blank"),
+                          (self.tray_paths()[0], "in use"), (self.cluster.folder, "neither a regular file"),
+                          (other_name, "same tray"), (good, "same tray")):
+            with open(bad, "rb") if os.path.isfile(bad) else contextlib.nullcontext() as file:
+                before = file and file.read(MIB)
+            folder = os.path.join(self.cluster.folder, "not", "made")
+            new = os.path.join(self.cluster.folder, "new-tray.img")
+            self.ends_at_once(self.serve(folder, "--tray-size", "64M", "--tray", new, "--tray", good, "--tray", bad),
+                              [bad, says])
+            self.assertFalse(os.path.exists(os.path.dirname(folder)) or os.path.exists(new), bad)
+            with open(good, "rb") as file:
+                self.assertEqual(file.read(MIB), bytes(MIB), f"{bad}: a tray was formatted all the same")
+            if before and bad != self.tray_paths()[0]:
+                with open(bad, "rb") as file:
+                    self.assertEqual(file.read(MIB), before, bad)
+
+    def test_a_start_that_fails_late_takes_back_what_it_made(self):
+        # Two trays that fit into the filesystem one by one, not together.
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run(["mount", "-t", "ext4", "-o", "loop", self.small_filesystem(), folder], check=True)
+            try:
+                data = os.path.join(folder, "data")
+                self.ends_at_once(self.serve(data, "--trays", "2", "--tray-size", "40M"), ["No space left"])
+                self.assertFalse(os.path.exists(data))
+                self.ends_at_once(self.serve(folder, "--trays", "2", "--tray-size", "40M"), ["No space left"])
+                self.assertEqual(os.listdir(folder), ["lost+found"])
+            finally:
+                subprocess.run(["umount", folder], check=True)
+
+    def small_filesystem(self):
+        path = self.file_of("small-filesystem.img", 64 * MIB)
+        subprocess.run(["mkfs.ext4", "-q", "-F", path], check=True)
+        return path
 
     def test_second_server_on_the_same_folder(self):
         self.ends_at_once(self.serve(self.cluster.data), [self.cluster.data, "another process"])
@@ -307,6 +352,8 @@ class BadInput(unittest.TestCase):
 
     def test_tray_too_small(self):
         self.refuse_tray(self.file_of("small.img", 64 * KIB), says=["too small"])
+        # One block too few: the figures do not look alike.
+        self.refuse_tray(self.file_of("near.img", 1548 * KIB), says=["1548 KiB is too small", "is 1552 KiB"])
 
     def test_tray_file_too_small_or_where_no_file_belongs(self):
         path = os.path.join(self.cluster.folder, "new.img")

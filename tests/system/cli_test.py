@@ -4,6 +4,8 @@ on stderr and a status that is not 0. Usage: TOOLS_FOLDER"""
 import contextlib
 import http.server
 import json
+import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -91,7 +93,8 @@ def foreign_server(body):
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(ConnectionError):  # it may have heard enough
+                self.wfile.write(body)
         do_POST = do_DELETE = do_PATCH = do_GET
 
         def log_message(self, *_):
@@ -119,6 +122,22 @@ def not_a_conductor(cli):
                     cli.good("--conductor", address, *words)  # ends, as the page brings nothing new
                 else:
                     cli.bad(f"{address} answers, but not as a PureFlash conductor", "--conductor", address, *words)
+
+
+def what_really_happened(cli):
+    """A lack of memory or of room for the output is not the conductor's fault."""
+    with foreign_server(b" " * (60 << 20)) as address:
+        little = ["bash", "-c", 'ulimit -v 100000; exec "$@"', "bash"]
+        done = subprocess.run([*little, cli.program, "--conductor", address, "volume", "list"], capture_output=True,
+                              text=True, timeout=60, check=False)
+        assert done.returncode == 1 and done.stderr == "pfcli: not enough memory for the answer\n", done.stderr
+    with foreign_server(b" " * (65 << 20)) as address:
+        cli.bad("answers, but not as a PureFlash conductor", "--conductor", address, "volume", "list")
+    for words in (["version"], ["completion", "bash"]):
+        with open("/dev/full", "w", encoding="utf-8") as full:
+            done = subprocess.run([cli.program, "--conductor", cli.conductor, *words], stdout=full,
+                                  stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+        assert done.returncode == 1 and "No space left on device" in done.stderr, done.stderr
 
 
 def trays(cli, folder):
@@ -149,10 +168,6 @@ def rest(cli):
     cli.good("top")
     assert isinstance(cli.json("top"), list)
     assert cli.json("version")["conductor"] is not None
-    for shell in ["bash", "zsh"]:
-        script = cli.good("completion", shell)
-        checked = subprocess.run(["bash", "-n"], input=script, text=True, timeout=10, check=False)
-        assert checked.returncode == 0 and "--replicas" in script
     cli.bad("bash or zsh", "completion", "fish")
     for words in [["volume"], ["volume", "make"], ["nothing"], [], ["volume", "create", "x"],
                   ["-o", "xml", "status"]]:
@@ -165,6 +180,36 @@ def rest(cli):
     for address in ["127.0.0.1", "x:y", ""]:
         cli.bad("HOST:PORT", "--conductor", address, "status")
     cli.bad("is it running", "--conductor", "127.0.0.1:1", "status")
+
+
+def commands(cli, *words):
+    """Each noun and verb as a pair: its path, what its help offers."""
+    text = cli.good(*words, "--help")
+    part = re.search(r"^Subcommands:\n(.*?)(?:^\S|\Z)", text, re.M | re.S)
+    below = re.findall(r"^  (\S+)", part.group(1), re.M) if part else []
+    yield " ".join(words), set(below) | set(re.findall(r"^  (?:-\w,)?(--[a-z-]+)", text, re.M))
+    for word in below:
+        yield from commands(cli, *words, word)
+
+
+def completion_scripts(cli):
+    """Both parse, and offer what the commands' own help does, no more and no less."""
+    real = dict(commands(cli))
+    assert {"--help", "--force"} == real["volume delete"] and "rename" in real["volume"], real
+    for shell in ("bash", "zsh"):
+        script = cli.good("completion", shell)
+        # What needs zsh alone is inside expansions, which bash -n does not look at.
+        for parser in filter(shutil.which, ("bash", shell)):
+            subprocess.run([parser, "-n"], input=script, text=True, timeout=10, check=True)
+        offered = dict(re.findall(r"^        '([a-z -]*)'\) offered='(.*)' ;;$", script, re.M))
+        assert {path: set(words.split()) for path, words in offered.items()} == real, offered
+        named = re.search(r"^        (.*)\) _pfcli_names volume list", script, re.M).group(1)
+        assert named == "|".join(f"'volume {verb}'" for verb in ("show", "resize", "rename", "delete", "accept-loss"))
+        for option, path in (("--write-cache", ["tray", "add"]), ("-o\\|--output", [])):
+            values = re.search(rf"^        {option}\) offered='(.*)' ;;$", script, re.M).group(1)
+            assert "{" + values.replace(" ", ",") + "}" in cli.good(*path, "--help"), values
+    # Names that are zsh's own: `path` is the program path there, `words` the command line.
+    assert not re.search(r"local [^\n]*\b(path|words)\b", script), script
 
 
 class Shell:
@@ -195,6 +240,8 @@ def completion(cli, node):
     assert "a" in shell.offers("pfcli", "-o", "json", *here, "volume", "resize", "")
     assert shell.offers("pfcli", *here, "tray", "remove", "")[-1] == cli.json("tray", "list")[0]["uuid"]
     assert shell.offers("pfcli", "-o", "") == ["table", "json", "names"]
+    assert "volume" in shell.offers("pfcli", "-o", "json", "")
+    assert shell.offers("pfcli", "top", "--interval", "5", "--c") == ["--count"]
     assert "tab" not in " ".join(shell.offers("pfcli", "--conductor", "127.0.0.1", ":", "1", "volume", "show", ""))
     for name in ("tab one", "tab-two"):
         cli.good("volume", "delete", name)
@@ -231,8 +278,10 @@ def main():
         volumes(cli)
         names(cli)
         not_a_conductor(cli)
+        what_really_happened(cli)
         trays(cli, node.data)
         rest(cli)
+        completion_scripts(cli)
         completion(cli, node)
         live(cli, node)
         node.kill()

@@ -90,6 +90,12 @@ class Installed(unittest.TestCase):
             cluster.cli("volume", "create", "data", "--size", "1M")
             output(program, env={"LD_LIBRARY_PATH": self.library, "PF_CONDUCTOR": cluster.conductor})
 
+    def test_completion_where_the_shells_look(self):
+        share = pathlib.Path(self.prefix) / "share"
+        for shell, file in (("bash", "bash-completion/completions/pfcli"), ("zsh", "zsh/site-functions/_pfcli")):
+            made = output(os.path.join(self.prefix, "bin/pfcli"), "completion", shell)
+            self.assertEqual((share / file).read_text(encoding="utf-8"), made)
+
     def test_units(self):
         folder = pathlib.Path(self.prefix) / "lib/systemd/system"
         for name in ("pureflash", "pfs", "pfconductor"):

@@ -125,6 +125,7 @@ def volumes(api):
         ({"name": "a\nb", "size_bytes": 4096}, 400), ({"name": 7, "size_bytes": 4096}, 400),
         ({"name": "x", "size_bytes": 4096, "replicas": 3}, 400),
         ({"name": "x", "size_bytes": 4096, "replicas": 0}, 400),
+        ({"name": "x", "size_bytes": 4096, "shard_bytes": 0}, 400),
         ({"name": "x", "size_bytes": 4096, "sise": 1}, 400), ([1], 400), ("{", 400), ("", 400),
     ]
     for body, status in refusals:
@@ -165,6 +166,8 @@ def stores_and_trays(api, folder):
                      {"path": f"{folder}/more.img", "create_bytes": 1 << 30, "write_cache": "none"})
     assert added["volatile_cache"] is False
     api.call("post", "/v1/trays", 400, {"path": f"{folder}/x.img", "create_bytes": 1 << 30, "write_cache": "fast"})
+    zero = api.call("post", "/v1/trays", 400, {"path": f"{folder}/x.img", "create_bytes": 0})
+    assert "create_bytes" in zero["message"], zero
     accept = "/v1/trays/{uuid}/accept-loss"
     api.call("post", accept, 409, uuid=added["uuid"])
     assert api.call("post", accept, 200, uuid=added["uuid"], query="?force=true") == {"accepted_shards": 0}

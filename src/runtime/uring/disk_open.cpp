@@ -128,7 +128,8 @@ Result<int> create_file(const std::string& path, uint64_t bytes) {
     if (!reserve(file.fd, bytes) || ::fsync(file.fd) != 0) {
         const int error = errno;
         ::unlink(path.c_str());
-        return fail_errno(fmt::format("cannot create '{}' of {}", path, format_size(bytes)), error);
+        return fail_errno(fmt::format("cannot create '{}' of {}", path, format_exact_size(bytes)),
+                          error);
     }
     PF_TRY(sync_directory_of(path));
     return file.release();

@@ -15,6 +15,7 @@ using nlohmann::json;
 namespace {
 
 constexpr std::chrono::milliseconds retry_pause{100};
+constexpr size_t max_answer_bytes = size_t{64} << 20;
 constexpr time_t connect_timeout_s = 5;
 constexpr time_t answer_timeout_s = 200;  // longer than the conductor's own limit
 
@@ -67,6 +68,12 @@ Result<json> Api::send(const char* method, const std::string& path, const std::s
     request.path = path;
     request.body = body;
     if (!body.empty()) request.headers.emplace("Content-Type", "application/json");
+    std::string text;
+    request.content_receiver = [&text](const char* data, size_t bytes, uint64_t, uint64_t) {
+        if (text.size() + bytes > max_answer_bytes) return false;
+        text.append(data, bytes);
+        return true;
+    };
     // The server may be starting. A connection that was refused has asked for nothing yet.
     const auto patient_until = std::chrono::steady_clock::now() + patience_;
     httplib::Result result = client.send(request);
@@ -75,6 +82,7 @@ Result<json> Api::send(const char* method, const std::string& path, const std::s
         std::this_thread::sleep_for(retry_pause);
         result = client.send(request);
     }
+    if (!result && result.error() == httplib::Error::Canceled) return not_a_conductor();
     if (!result) {
         return fail(Errc::disconnected,
                     fmt::format("no answer from the conductor at {}:{} ({}): is it running there? "
@@ -82,7 +90,7 @@ Result<json> Api::send(const char* method, const std::string& path, const std::s
                                 host_, port_, httplib::to_string(result.error())));
     }
     json answer = result->status == 204 ? json::object()  // done, nothing to say
-                                        : json::parse(result->body, nullptr, false);
+                                        : json::parse(text, nullptr, false);
     if (result->status >= 200 && result->status < 300) {
         if (answer.is_object()) return answer;
         return not_a_conductor();
