@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "base/assert.hpp"
+
 namespace pf::conductor {
 
 uint32_t VolumeEntry::stored_shards() const {
@@ -179,14 +181,18 @@ v1::Store Cluster::show(const StoreEntry& store, runtime::Nanos now) const {
 }
 
 void Cluster::count_replicas(const VolumeEntry& volume, uint32_t first_index, int direction) {
-    const auto count = [&](const v1::Replica& replica) {
-        const auto tray = trays.find(replica.tray_uuid());
-        if (tray == trays.end()) return;
-        tray->second.replicas += static_cast<uint32_t>(direction);
+    const auto count = [&](const v1::Replica& replica, uint64_t size_bytes) {
+        const auto found = trays.find(replica.tray_uuid());
+        if (found == trays.end()) return;
+        TrayEntry& tray = found->second;
+        PF_ASSERT(direction > 0 || (tray.replicas > 0 && tray.promised_bytes >= size_bytes));
+        tray.replicas += static_cast<uint32_t>(direction);
+        tray.promised_bytes += static_cast<uint64_t>(direction) * size_bytes;
     };
     for (uint32_t i = first_index; i < volume.stored_shards(); ++i) {
-        for (const auto& replica : volume.shard(i).in_sync()) count(replica);
-        for (const auto& replica : volume.shard(i).recovering()) count(replica);
+        const v1::Shard& shard = volume.shard(i);
+        for (const auto& replica : shard.in_sync()) count(replica, shard.size_bytes());
+        for (const auto& replica : shard.recovering()) count(replica, shard.size_bytes());
     }
 }
 

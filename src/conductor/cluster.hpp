@@ -52,6 +52,7 @@ struct TrayEntry {
     bool refused = false;           // R16: what was reported last may not serve
     uint64_t seen_incarnation = 0;  // reported last; persisted once its shards have new epochs
     uint32_t replicas = 0;          // placed here
+    uint64_t promised_bytes = 0;    // the size of their shards
 };
 
 struct StoreEntry {
@@ -99,6 +100,7 @@ struct Cluster {
     [[nodiscard]] v1::Volume show(const VolumeEntry& volume) const;
     [[nodiscard]] v1::Store show(const StoreEntry& store, runtime::Nanos now) const;
     [[nodiscard]] v1::Tray show(const TrayEntry& tray) const;
+    // Adds the volume's shards from an index on to what their trays have, or takes them away.
     void count_replicas(const VolumeEntry& volume, uint32_t first_index, int direction);
 };
 

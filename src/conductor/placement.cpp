@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <tuple>
 
 namespace pf::conductor {
 
@@ -26,8 +27,12 @@ Status check_replicas(const Cluster& cluster, uint32_t replicas) {
 Placement::Placement(const Cluster& cluster) : store_count_(cluster.stores.size()) {
     for (const auto& [uuid, tray] : cluster.trays) {
         if (!cluster.tray_serves(tray)) continue;
+        const uint64_t free_bytes = tray.record.free_bytes();
+        const auto unpromised = static_cast<int64_t>(tray.record.capacity_bytes()) -
+                                static_cast<int64_t>(tray.promised_bytes);
         candidates_.push_back({{uuid, tray.record.store_id()},
-                               static_cast<int64_t>(tray.record.free_bytes()),
+                               std::min(static_cast<int64_t>(free_bytes), unpromised),
+                               free_bytes,
                                cluster.tray_health(tray) == v1::HEALTH_OK});
     }
 }
@@ -42,7 +47,7 @@ Result<std::vector<TrayChoice>> Placement::choose(uint32_t replicas, uint64_t sh
             });
             if (taken) continue;
             const auto rank = [](const Candidate& of) {
-                return std::pair(of.healthy, of.room_bytes);
+                return std::tuple(of.healthy, of.room_bytes, of.free_bytes);
             };
             if (best == nullptr || rank(candidate) > rank(*best)) best = &candidate;
         }

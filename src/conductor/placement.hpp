@@ -10,8 +10,9 @@ struct TrayChoice {
     uint32_t store_id = 0;
 };
 
-// For one volume's new shards, one after the other: the tray with the most room, counting what was
-// chosen before in the same request; replicas of a shard on different stores.
+// For one volume's new shards, one after the other: the tray with the most room, which is what it
+// has promised to nobody, or what is free if that is less; of those with the same room the one with
+// the most free. Replicas of a shard go to different stores.
 class Placement {
   public:
     explicit Placement(const Cluster& cluster);
@@ -22,7 +23,8 @@ class Placement {
     struct Candidate {
         TrayChoice tray;
         int64_t room_bytes = 0;  // negative once a thin tray is promised more than it has
-        bool healthy = true;     // the others serve too, and are taken when there is none
+        uint64_t free_bytes = 0;
+        bool healthy = true;  // the others serve too, and are taken when there is none
     };
     std::vector<Candidate> candidates_;
     size_t store_count_;

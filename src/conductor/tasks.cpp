@@ -66,13 +66,7 @@ Task<Status> Core::delete_on_stores(Volume volume, uint32_t keep) {
 
 // From the end, so that what is left is always the beginning of the volume.
 Task<Status> Core::drop_pages(Volume volume, uint32_t keep) {
-    cluster_->count_replicas(*volume, keep, -1);
     const size_t whole_pages = (keep + shards_per_page - 1) / shards_per_page;
-    if (keep % shards_per_page != 0) {
-        auto& last = *volume->pages[whole_pages - 1].shards.mutable_shards();
-        const int kept = static_cast<int>(keep % shards_per_page);
-        if (last.size() > kept) last.DeleteSubrange(kept, last.size() - kept);
-    }
     while (volume->pages.size() > whole_pages) {
         meta::Transaction transaction;
         const size_t first = std::max(
@@ -83,7 +77,14 @@ Task<Status> Core::drop_pages(Volume volume, uint32_t keep) {
         }
         const auto dropped = co_await commit(std::move(transaction));
         if (!dropped) co_return std::unexpected<Error>(dropped.error());
+        cluster_->count_replicas(*volume, static_cast<uint32_t>(first * shards_per_page), -1);
         volume->pages.resize(first);
+    }
+    cluster_->count_replicas(*volume, keep, -1);
+    if (keep % shards_per_page != 0) {
+        auto& last = *volume->pages[whole_pages - 1].shards.mutable_shards();
+        const int kept = static_cast<int>(keep % shards_per_page);
+        if (last.size() > kept) last.DeleteSubrange(kept, last.size() - kept);
     }
     if (keep > 0) PF_CO_TRY(co_await save_pages(volume, keep - 1));
     co_return Status{};

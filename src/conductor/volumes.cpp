@@ -86,6 +86,7 @@ Task<Result<v1::Volume>> Core::create_volume(v1::CreateVolumeRequest request) {
     volume->record.set_writer_token(1);
     volume->record.set_deleting(true);
     PF_CO_TRY(place_shards(*volume, request.size_bytes()));
+    cluster_->count_replicas(*volume, 0, 1);  // before anyone else looks for room
     volume->record.set_shard_count(volume->stored_shards());
 
     const Status built = co_await build_volume(volume);
@@ -116,11 +117,13 @@ Task<Status> Core::build_volume(Volume volume) {
         .put(keys::volume(id), volume->record.SerializeAsString())
         .put(keys::task(id), task.SerializeAsString());
     const auto begun = co_await commit(std::move(begin));
-    if (!begun) co_return std::unexpected<Error>(begun.error());
+    if (!begun) {
+        cluster_->count_replicas(*volume, 0, -1);
+        co_return std::unexpected<Error>(begun.error());
+    }
     volume->version = *begun;
     cluster_->volumes.emplace(id, volume);
     cluster_->tasks.emplace(id, task);
-    cluster_->count_replicas(*volume, 0, 1);
 
     PF_CO_TRY(co_await save_pages(volume, 0));
     PF_CO_TRY(co_await apply_shards(volume, 0, 0, 0));
@@ -192,8 +195,11 @@ Task<Status> Core::grow_volume(Volume volume, uint64_t size_bytes) {
     if (!begun) co_return std::unexpected<Error>(begun.error());
     cluster_->tasks.emplace(id, task);
 
-    PF_CO_TRY(place_shards(*volume, size_bytes));
-    cluster_->count_replicas(*volume, old_count, 1);
+    // The last of the present shards may grow as well.
+    cluster_->count_replicas(*volume, old_count - 1, -1);
+    const Status placed = place_shards(*volume, size_bytes);
+    cluster_->count_replicas(*volume, old_count - 1, 1);
+    PF_CO_TRY(placed);
     PF_CO_TRY(co_await save_pages(volume, old_count - 1));
     PF_CO_TRY(co_await apply_shards(volume, old_count - 1, 0, old_count));
 
