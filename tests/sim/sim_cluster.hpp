@@ -53,7 +53,11 @@ class SimCluster {
     // Changes of the cluster, asked of the conductor on its own machine.
     [[nodiscard]] runtime::Task<Errc> add_spare_tray(bool force);
     [[nodiscard]] runtime::Task<Errc> remove_empty_tray();
+    // Of the volume; without a name, of all trays.
+    [[nodiscard]] runtime::Task<Errc> accept_loss(std::string volume);
+    [[nodiscard]] bool has_losses() const;
     [[nodiscard]] size_t tray_count() const;
+    [[nodiscard]] uint32_t open_handles() const;
     // Of the conductor's metadata engine; nothing, if the conductor is down.
     [[nodiscard]] meta::MemoryEngine* metadata() const;
     [[nodiscard]] const ClusterShape& shape() const { return shape_; }
