@@ -265,5 +265,32 @@ TEST_F(CraftedTray, WrongBitsOfAnOlderGenerationAreFoundWithItsTable) {
     EXPECT_EQ(*rig.read(1, 4, 0, 4), (std::vector<uint32_t>{950, 951, 952, 953}));
 }
 
+// The sum is right, so the mount has no reason to doubt it; who adds up one generation does.
+TEST_F(CraftedTray, AGenerationThatOwnsAnotherNumberOfBlocksIsNotFreed) {
+    for (const int64_t more : {1, -1}) {
+        Crafter crafter(original);
+        crafter.edit_generations([&](GenerationStateFormat& generation) {
+            if (generation.shard != 1 || generation.snap_seq > 2) return;
+            const int64_t change = generation.snap_seq == 1 ? more : -more;
+            generation.own_blocks += static_cast<uint64_t>(change);
+        });
+        rig.crash(true);
+        rig.disk().replace(crafter.medium());
+        mount();
+        EXPECT_TRUE(rig.tray().warnings().empty());
+        ASSERT_TRUE(rig.run(rig.tray().delete_generation({1, 1})));
+        rig.settle();
+        ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
+        ASSERT_EQ(rig.tray().warnings().size(), 1u);
+        EXPECT_NE(rig.tray().warnings()[0].find("generation 1@1 cannot be freed"),
+                  std::string::npos);
+        EXPECT_EQ(*rig.read(1, 3, 0, 4), (std::vector<uint32_t>{10, 11, 20, 30}));
+        rig.stop();
+        mount();
+        EXPECT_EQ(*rig.read(1, 3, 0, 4), (std::vector<uint32_t>{10, 11, 20, 30}));
+        EXPECT_FALSE(rig.tray().failed());
+    }
+}
+
 }  // namespace
 }  // namespace pf::tray
