@@ -117,6 +117,12 @@ bool SimCluster::ready() const {
     return process && process->server && store() != nullptr && store()->registered();
 }
 
+bool SimCluster::healthy() const {
+    if (!ready()) return false;
+    const conductor::ClusterStatus status = conductor_.lock()->core.status();
+    return status.stores_online == 1 && status.trays_ok == trays_.size();
+}
+
 std::string SimCluster::create() {
     conductor_node_.start([this](SimReactor& reactor) { return boot_conductor(reactor); });
     store_node_.start([this](SimReactor& reactor) { return boot_store(reactor); });

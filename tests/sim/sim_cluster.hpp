@@ -40,6 +40,8 @@ class SimCluster {
     [[nodiscard]] std::string create();
     // Both daemons serve, and the conductor knows the store.
     [[nodiscard]] bool ready() const;
+    // The conductor has heard that the store is there and all its trays are well.
+    [[nodiscard]] bool healthy() const;
     // A new machine for clients; it is off.
     runtime::sim::SimNode& add_client(const std::string& name);
     [[nodiscard]] static client::ClusterOptions client_options(runtime::Nanos io_timeout,

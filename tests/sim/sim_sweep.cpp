@@ -1,8 +1,8 @@
-// The n-th failure: for each public operation of the client library, the n-th disk or network
-// operation of the store, the client or the conductor, or the n-th commit of its metadata fails,
-// for every n until the operation ends without reaching it. Afterwards somebody else's same
-// operation succeeds, the cluster is healthy and the oracle content; if the store reports its tray
-// as failed, all that once it was restarted.
+// The n-th failure: for each public operation of the client library, and for a restart of a daemon
+// under an open volume, the n-th disk or network operation of the store, the client or the
+// conductor, or the n-th commit of its metadata fails, for every n until the operation ends without
+// reaching it. Afterwards somebody else's same operation succeeds, the cluster is healthy and the
+// oracle content; if the store reports its tray as failed, all that once it was restarted.
 //     sim_sweep                 sim_sweep --only=OPERATION (a name of the table)
 #include <fmt/format.h>
 
@@ -17,18 +17,22 @@ namespace {
 
 using runtime::sim::SimNode;
 
-constexpr std::array<std::string_view, 13> operation_names = {
+constexpr std::array<std::string_view, 15> operation_names = {
     "open",    "open_read_only", "open_exclusive",    "read",  "write",        "unaligned_write",
     "discard", "write_zeroes",   "compare_and_write", "flush", "block_states", "refresh",
-    "close"};
+    "close",   "restart_store",  "restart_conductor"};
 
 bool is_open(Operation operation) {
     return operation == Operation::open || operation == Operation::open_read_only ||
            operation == Operation::open_exclusive;
 }
+bool is_restart(Operation operation) {
+    return operation == Operation::restart_store || operation == Operation::restart_conductor;
+}
 // The conductor takes part: it may answer with what failed there.
 bool asks_conductor(Operation operation) {
-    return is_open(operation) || operation == Operation::refresh || operation == Operation::close;
+    return is_open(operation) || operation == Operation::refresh || operation == Operation::close ||
+           is_restart(operation);
 }
 
 constexpr uint64_t max_n = 300;
@@ -51,13 +55,14 @@ class Attempt {
         wrong = prepare(client, operation);
         if (!wrong.empty()) return wrong;
         const auto reached_now = arm(*cluster_, client.node(), failing, n);
-        const std::optional<Errc> result = client.run(operation);
+        const std::optional<Errc> result =
+            is_restart(operation) ? restart(operation) : client.run(operation);
         reached = reached_now();
         if (!reached) {  // the plan would hit whatever comes next
             return result == Errc::ok ? std::string() : "it fails without a failure";
         }
         ++tally.runs;
-        const bool tray_failed = !cluster_->store()->worker(0).problem().empty();
+        const bool tray_failed = !store_works();
         if (tray_failed) ++tally.failed_trays;
         if (!result && !tray_failed) return "it did not end";
         if (result && *result != Errc::ok) {
@@ -71,8 +76,13 @@ class Attempt {
             client.seen_bytes() != grown_bytes)
             return "refreshed, and still the old size";
         cluster_->sim().run_for(runtime::seconds);
-        client.node().kill();
+        // As what watches over daemons does.
         if (tray_failed) cluster_->store_node().restart();
+        if (is_restart(operation)) {
+            wrong = go_on(client, operation, result == Errc::ok);
+            if (!wrong.empty()) return wrong;
+        }
+        client.node().kill();
         wrong = repeat(operation);
         return wrong.empty() ? check() : wrong;
     }
@@ -88,12 +98,32 @@ class Attempt {
             return "resize failed without a fault";
         return {};
     }
+    [[nodiscard]] bool store_works() const {
+        return cluster_->store() != nullptr && cluster_->store()->worker(0).problem().empty();
+    }
+    // Of a daemon; ends when it does its work again.
+    Errc restart(Operation operation) {
+        const bool store = operation == Operation::restart_store;
+        (store ? cluster_->store_node() : cluster_->conductor_node()).restart();
+        const auto works = [this] { return cluster_->healthy() && store_works(); };
+        auto& sim = cluster_->sim();
+        return sim.run_until(works, sim.now() + 30 * runtime::seconds) ? Errc::ok : Errc::io_error;
+    }
+    // The client has its volume open all the time.
+    std::string go_on(OneClient& client, Operation operation, bool started) {
+        if (!started && restart(operation) != Errc::ok)
+            return "a second start fails without a fault";
+        const bool goes_on =
+            client.run(Operation::read) == Errc::ok && client.run(Operation::write) == Errc::ok;
+        return goes_on ? std::string() : "an open volume does not go on";
+    }
     // Somebody else asks for the same.
     std::string repeat(Operation operation) {
         OneClient client(*cluster_, oracle_, "repeater");
         const std::string wrong = prepare(client, operation);
         if (!wrong.empty()) return "afterwards " + wrong;
-        if (client.run(operation) != Errc::ok) return "afterwards it fails without a fault";
+        const auto result = is_restart(operation) ? restart(operation) : client.run(operation);
+        if (result != Errc::ok) return "afterwards it fails without a fault";
         if (operation == Operation::refresh && client.seen_bytes() != grown_bytes)
             return "afterwards a refresh gives the old size";
         return {};
@@ -148,8 +178,13 @@ int run(std::string_view only) {
     bool good = true;
     for (size_t i = 0; i < operation_names.size(); ++i) {
         if (!only.empty() && operation_names[i] != only) continue;
-        for (const Failing failing : all_failing)
+        for (const Failing failing : all_failing) {
+            // The metadata engine that would fail goes with its process.
+            if (static_cast<Operation>(i) == Operation::restart_conductor &&
+                failing == Failing::metadata)
+                continue;
             good = sweep(static_cast<Operation>(i), failing) && good;
+        }
     }
     good = sweep_admin(only) && good;
     return good ? 0 : 1;

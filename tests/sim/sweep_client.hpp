@@ -20,6 +20,8 @@ enum class Operation : uint8_t {
     block_states,
     refresh,
     close,
+    restart_store,  // not the client's: it goes on over it
+    restart_conductor,
 };
 
 class OneClient {
@@ -78,6 +80,9 @@ class OneClient {
             }
             case Operation::close:
                 co_return co_await close();
+            case Operation::restart_store:
+            case Operation::restart_conductor:
+                break;
         }
         co_return Errc::internal;
     }

@@ -239,5 +239,36 @@ TEST(TraySweep, every_failing_disk_operation_of_all_but_writes) {
     }
 }
 
+// A mount that fails, one that succeeds on what the device's cache still holds, and a power loss:
+// what the second one took from the cache must be durable by then.
+TEST(TraySweep, every_failing_disk_operation_of_a_mount_then_a_power_loss) {
+    const Operation nothing = {"mount", {}, always};
+    const Medium medium = make_medium();
+    for (const bool writes : {false, true}) {
+        uint64_t n = 1;
+        for (bool reached = true; reached && n < 200; ++n) {
+            SCOPED_TRACE(fmt::format("operation {}{}", n, writes ? ", writes" : ""));
+            TrayRig rig;
+            ASSERT_TRUE(rig.create());
+            rig.crash_to(medium);
+            const uint64_t target = rig.node.operations_so_far() + n;
+            rig.node.fail_operation(target, EIO);
+            const Status first = rig.boot();
+            reached = rig.node.operations_so_far() >= target;
+            ASSERT_TRUE(first || reached) << first.error().text();
+            const Status second = rig.reboot();
+            ASSERT_TRUE(second) << second.error().text();
+            rig.head = 3;
+            if (writes) {
+                ASSERT_TRUE(rig.write({.block = 30, .tag = c + 30}));
+            }
+            const std::string wrong = restart(rig, true);
+            ASSERT_EQ(wrong, "");
+            ASSERT_EQ(check_rest(rig, nothing), "");
+        }
+        EXPECT_GT(n, 10u);
+    }
+}
+
 }  // namespace
 }  // namespace pf::test
