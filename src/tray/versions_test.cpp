@@ -156,7 +156,9 @@ TEST_F(TrayVersions, AnotherVersionBesideADamagedCopyIsRefused) {
 // An older root that is still there must not be taken instead: a mount would write over the newer.
 TEST_F(TrayVersions, ARootOfAnotherVersionIsRefusedAndNothingIsWritten) {
     const Medium original = good();
-    for (const bool flags : {false, true}) {
+    for (const int variant : {0, 1, 2, 3}) {
+        const bool flags = (variant & 1) != 0;
+        const bool superblock_to_repair = (variant & 2) != 0;
         Crafter crafter(original);
         crafter.edit<RootFormat>(crafter.newest_root(), [&](RootFormat& root) {
             if (flags)
@@ -165,6 +167,8 @@ TEST_F(TrayVersions, ARootOfAnotherVersionIsRefusedAndNothingIsWritten) {
                 root.version = 3;
         });
         rig.disk().replace(crafter.medium());
+        if (superblock_to_repair)
+            rig.disk().flip_bit(uint64_t{crafter.superblock().second_copy()} * block_bytes + 40, 1);
         const uint64_t before = rig.disk().contents().hash();
         const Status mounted = rig.mount();
         ASSERT_FALSE(mounted);
