@@ -307,4 +307,19 @@ class Rig {
     }
 };
 
+inline Task<void> send_into(Peer& peer, Call call, Errc& status) {
+    Task<Errc> running = run_call(peer, std::move(call));
+    status = co_await running;
+}
+
+inline Call rpc_call(const pureflash::v1::RpcRequest& request, Data& answer) {
+    const std::string text = request.SerializeAsString();
+    Call call;
+    call.opcode = wire::Opcode::rpc;
+    call.length = static_cast<uint32_t>(text.size());
+    call.data.assign(as_bytes(text).begin(), as_bytes(text).end());
+    call.into = &answer;
+    return call;
+}
+
 }  // namespace pf::pfs

@@ -53,7 +53,11 @@ Task<Status> Collector::collect(Generation& generation) {
         }
         ChunkVersion* missing = collect_step(generation, chunk, chunks);
         last = missing == nullptr && chunk == chunks;
-        if (last) engine_.map_.drop_generation(generation);
+        // The sum over all generations is right, or the mount would have counted; a stored part of
+        // it is not.
+        const bool adds_up = generation.own_blocks == 0;
+        if (last && adds_up) engine_.map_.drop_generation(generation);
+        if (last && !adds_up) give_up(generation, {Errc::corrupt, "its number of blocks is wrong"});
         engine_.maintenance_.unlock();
         if (missing != nullptr) {
             const Status loaded = co_await engine_.cache_.load(*missing);

@@ -14,6 +14,8 @@ namespace {
 constexpr uint16_t doubly_owned_flag = 1;  // of a root
 constexpr uint32_t min_log_blocks = 16;
 constexpr uint32_t min_data_blocks = 128;
+// Of checkpoints, mounts and log blocks: none ever gets there, and sums with them cannot wrap.
+constexpr uint64_t max_count = uint64_t{1} << 62;
 constexpr uint64_t min_auto_log_bytes = uint64_t{1} << 20;
 constexpr uint64_t max_auto_log_bytes = uint64_t{1} << 30;
 
@@ -141,7 +143,10 @@ Result<Root> decode_root(Bytes block, const Superblock& superblock) {
     const auto link_is_good = [&](const BlockLink& link) {
         return link.address == unmapped_address || in_data_area(superblock, link.address);
     };
-    if (root.number == 0 || root.log_start == 0) return damaged("root", "number or log_start");
+    const auto count_is_good = [](uint64_t count) { return count <= max_count; };
+    if (root.number == 0 || !count_is_good(root.number)) return damaged("root", "number");
+    if (!count_is_good(root.incarnation)) return damaged("root", "incarnation");
+    if (root.log_start == 0 || !count_is_good(root.log_start)) return damaged("root", "log_start");
     if (!link_is_good(root.index)) return damaged("root", "index address");
     if (!link_is_good(root.state)) return damaged("root", "state address");
     if (!link_is_good(root.bitmap)) return damaged("root", "bitmap address");

@@ -27,6 +27,13 @@ void MappedBlocks::change(Address address, bool value) {
     count_ += value ? 1 : UINT64_MAX;
 }
 
+Address MappedBlocks::first_free_of(const Table& table) const {
+    for (const TableEntry& entry : table.entries) {
+        if (is_data(entry.address) && !is_set(entry.address)) return entry.address;
+    }
+    return unmapped_address;
+}
+
 // True: another owner came or went, and the bit stays.
 bool MappedBlocks::change_shared(Address address, bool value) {
     if (value) {

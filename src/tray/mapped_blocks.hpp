@@ -31,6 +31,8 @@ class MappedBlocks {
         return (words_[bit / 64] >> (bit % 64) & 1) != 0;
     }
     [[nodiscard]] uint64_t count() const { return count_; }
+    // The first block that the table refers to and that is not set; unmapped_address: none.
+    [[nodiscard]] Address first_free_of(const Table& table) const;
     // T7: from here on a block that is set may be set once more.
     void allow_sharing() { sharing_ = true; }
     [[nodiscard]] uint32_t page_count() const { return static_cast<uint32_t>(pages_.size()); }

@@ -39,10 +39,12 @@ Task<Status> Replay::run() {
     engine_.map_.directory().set_epoch(engine_.root_.number + 1);
     PF_CO_TRY(co_await load_state());
     PF_CO_TRY(co_await load_directory());
-    PF_CO_TRY_ASSIGN(const bool known, co_await load_bitmap());
-    if (!known) PF_CO_TRY(co_await find_owned_blocks());
+    PF_CO_TRY(co_await load_bitmap());
     PF_CO_TRY(co_await load_head_tables());
     PF_CO_TRY(co_await load_owned_of_heads());
+    PF_CO_TRY_ASSIGN(const bool known, use_bitmap());
+    if (!known) PF_CO_TRY(co_await find_owned_blocks());
+    engine_.cache_.check_against_bitmap();
     PF_CO_TRY(co_await replay_log());
     loss_.finish();
     engine_.loss_ = loss_.message();

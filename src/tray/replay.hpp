@@ -1,6 +1,7 @@
 // Mount: reads the newest root, the state, the directory, the bitmap of mapped blocks and the
-// tables that heads see, then the log behind it. Tables of older generations stay on the tray; only
-// if the bitmap is damaged all of them are read, to make it again.
+// tables that heads see, whose blocks must all be in it, then the log behind it. Tables of older
+// generations stay on the tray; only if the bitmap is damaged all of them are read, to make it
+// again.
 //
 // T2: replay follows an unbroken chain only. T6: a block that is missing from the chain although a
 // later block says it was durable is corruption, not the end; T7: it costs the shards that it may
@@ -42,11 +43,13 @@ class Replay {
     Status restore_state(const StateRecord& record);
     static runtime::Task<int32_t> run_batch(IoBatch& batch, runtime::Disk& disk);
     Status restore_entry(const DirectoryEntryFormat& entry, uint32_t page);
-    // Whether the bitmap is good, and the allocator knows what is in use. Errors are the disk's.
-    runtime::Task<Result<bool>> load_bitmap();
-    runtime::Task<Status> read_bitmap(std::vector<Address>& own, size_t& chain);
-    runtime::Task<Status> read_bitmap_pages(const std::vector<BlockLink>& pages,
-                                            std::vector<Address>& own);
+    // Reads the bitmap; what is wrong with it is in bitmap_good_. Fails if the mount has to.
+    runtime::Task<Status> load_bitmap();
+    runtime::Task<Status> read_bitmap();
+    runtime::Task<Status> read_bitmap_pages(const std::vector<BlockLink>& pages);
+    // Whether the bitmap is good; if so, the allocator knows what is in use.
+    Result<bool> use_bitmap();
+    void check_bitmap(const ChunkVersion& version, const Table& table);
     // Makes bitmap, allocator and sums again from the tables of all generations, whatever they are
     // (T7).
     runtime::Task<Status> find_owned_blocks();
@@ -72,6 +75,10 @@ class Replay {
     Purpose purpose_;
     std::vector<GenerationStateRecord> generations_;
     std::optional<std::string> bitmap_damage_;
+    Status bitmap_good_;                  // what the checks of it have found so far
+    bool bitmap_checkable_ = false;       // it is in memory, to be held against tables
+    std::vector<Address> bitmap_blocks_;  // where it lies: its index first
+    size_t bitmap_index_blocks_ = 0;
     uint64_t end_ = 0;  // last log block of the chain
     uint64_t confirmed_ = 0;
     uint32_t last_crc_ = 0;

@@ -10,15 +10,16 @@ namespace pf::tray {
 
 using runtime::Task;
 
-// Reads index and pages. `own` are the blocks of the bitmap itself, `chain` of them its index.
-Task<Status> Replay::read_bitmap(std::vector<Address>& own, size_t& chain) {
+// Reads index and pages.
+Task<Status> Replay::read_bitmap() {
     MappedBlocks& mapped = engine_.map_.mapped();
     BlockLink link = engine_.root_.bitmap;
     std::vector<BlockLink> pages;
     const MutableBytes block = data_.bytes().first(block_bytes);
     while (link.address != unmapped_address) {
-        if (own.size() == mapped.index_blocks()) co_return fail(Errc::corrupt, "index: too long");
-        own.push_back(link.address);
+        if (bitmap_blocks_.size() == mapped.index_blocks())
+            co_return fail(Errc::corrupt, "index: too long");
+        bitmap_blocks_.push_back(link.address);
         PF_CO_TRY(co_await engine_.disk_->read(uint64_t{link.address} * block_bytes, block));
         PF_CO_TRY_ASSIGN(const MetaBlock meta,
                          decode_meta(block, MetaKind::bitmap_index, link.crc, engine_.superblock_));
@@ -26,15 +27,14 @@ Task<Status> Replay::read_bitmap(std::vector<Address>& own, size_t& chain) {
         pages.insert(pages.end(), links.begin(), links.end());
         link = meta.next;
     }
-    chain = own.size();
-    if (chain != 0 && pages.size() != mapped.page_count()) {
+    bitmap_index_blocks_ = bitmap_blocks_.size();
+    if (bitmap_index_blocks_ != 0 && pages.size() != mapped.page_count()) {
         co_return fail(Errc::corrupt, "index: its length is not what the tray's size says");
     }
-    co_return co_await read_bitmap_pages(pages, own);
+    co_return co_await read_bitmap_pages(pages);
 }
 
-Task<Status> Replay::read_bitmap_pages(const std::vector<BlockLink>& pages,
-                                       std::vector<Address>& own) {
+Task<Status> Replay::read_bitmap_pages(const std::vector<BlockLink>& pages) {
     std::vector<uint32_t> numbers;  // of the batch
     for (uint32_t page = 0; page < pages.size();) {
         IoBatch& batch = engine_.take_batch();
@@ -42,7 +42,7 @@ Task<Status> Replay::read_bitmap_pages(const std::vector<BlockLink>& pages,
         for (; page < pages.size() && numbers.size() < tables_per_batch; ++page) {
             const Address address = pages[page].address;
             if (address == unmapped_address) continue;
-            own.push_back(address);
+            bitmap_blocks_.push_back(address);
             batch.add_part(runtime::DiskOp::Kind::read, uint64_t{address} * block_bytes);
             batch.add_memory(data_.data() + numbers.size() * block_bytes, block_bytes);
             numbers.push_back(page);
@@ -64,43 +64,57 @@ Task<Status> Replay::read_bitmap_pages(const std::vector<BlockLink>& pages,
     co_return Status{};
 }
 
-Task<Result<bool>> Replay::load_bitmap() {
+Task<Status> Replay::load_bitmap() {
     Map& map = engine_.map_;
-    Allocator& allocator = engine_.allocator_;
+    if (engine_.root_.doubly_owned) co_return Status{};
+    bitmap_good_ = co_await read_bitmap();
+    const bool damaged = !bitmap_good_ && (bitmap_good_.error().code == Errc::corrupt ||
+                                           bitmap_good_.error().code == Errc::io_error);
+    if (!bitmap_good_ && !damaged) co_return std::move(bitmap_good_);
+    if (bitmap_good_ && map.mapped().count() != map.user_blocks()) {
+        bitmap_good_ = fail(Errc::corrupt, "it does not have as many blocks as the generations");
+    }
+    bitmap_checkable_ = bitmap_good_.has_value();
+    co_return Status{};
+}
+
+// The right number of wrong bits would give blocks that are in use to the next writes.
+void Replay::check_bitmap(const ChunkVersion& version, const Table& table) {
+    if (!bitmap_checkable_ || !bitmap_good_) return;
+    const Address free = engine_.map_.mapped().first_free_of(table);
+    if (free == unmapped_address) return;
+    const GenerationId& id = version.generation->id;
+    bitmap_good_ =
+        fail(Errc::corrupt, fmt::format("block {} of shard {} chunk {} generation {} is not in it",
+                                        free, id.shard, version.chunk, id.snap_seq));
+}
+
+Result<bool> Replay::use_bitmap() {
+    MappedBlocks& mapped = engine_.map_.mapped();
     if (engine_.root_.doubly_owned) {
         // T7: how many own a block is known from all tables only.
-        map.mapped().reset();
-        map.mapped().allow_sharing();
-        co_return false;
+        mapped.reset();
+        mapped.allow_sharing();
+        return false;
     }
-    std::vector<Address> own;
-    size_t chain = 0;
-    Status good = co_await read_bitmap(own, chain);
-    const bool damaged =
-        !good && (good.error().code == Errc::corrupt || good.error().code == Errc::io_error);
-    if (!good && !damaged) {
-        co_return std::unexpected<Error>(std::move(good).error());
+    if (bitmap_good_ && !engine_.allocator_.mark_used(mapped.words())) {
+        bitmap_good_ = fail(Errc::corrupt, "a block of user data in it is metadata, too");
     }
-    if (good && map.mapped().count() != map.user_blocks()) {
-        good = fail(Errc::corrupt, "it does not have as many blocks as the generations");
-    }
-    if (good && !allocator.mark_used(map.mapped().words())) {
-        good = fail(Errc::corrupt, "a block of user data in it is metadata, too");
-    }
-    if (good) {
-        for (size_t i = 0; i < own.size(); ++i) {
-            PF_CO_TRY(mark_metadata(own[i], "bitmap"));
-            if (i < chain) engine_.checkpointer_.chain_blocks().push_back(own[i]);
+    if (bitmap_good_) {
+        for (size_t i = 0; i < bitmap_blocks_.size(); ++i) {
+            PF_TRY(mark_metadata(bitmap_blocks_[i], "bitmap"));
+            if (i < bitmap_index_blocks_)
+                engine_.checkpointer_.chain_blocks().push_back(bitmap_blocks_[i]);
         }
-        co_return true;
+        return true;
     }
     // It says nothing that the tables do not say. The old one's blocks are not kept: should this
     // mount fail half-way, the next one finds it damaged again.
-    bitmap_damage_ = good.error().text();
+    bitmap_damage_ = bitmap_good_.error().text();
     engine_.warnings_.push_back(fmt::format("{}: bitmap: {}: made again from all tables",
                                             engine_.disk_->name(), *bitmap_damage_));
-    map.mapped().reset();
-    co_return false;
+    mapped.reset();
+    return false;
 }
 
 Task<Status> Replay::find_owned_blocks() {
@@ -159,6 +173,7 @@ Task<Status> Replay::load_batch(std::vector<ChunkVersion*>& tables) {
                 fmt::format("{}: shard {} chunk {} generation {}: {}", engine_.disk_->name(),
                             id.shard, version.chunk, id.snap_seq, table.error().message));
         }
+        check_bitmap(version, **table);
         engine_.cache_.attach(*tables[i], **table);
     }
     tables.clear();

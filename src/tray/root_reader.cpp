@@ -17,6 +17,11 @@ runtime::Task<Result<Root>> RootReader::read(std::vector<std::string>& warnings)
         if (!done) done = co_await disk_.read(offset, buffer.bytes());
         const Result<Root> root =
             done ? decode_root(buffer.bytes(), superblock_) : std::unexpected<Error>(done.error());
+        // The other slot's root would be an older one, and the mount's own would go over this.
+        if (!root && root.error().code == Errc::unsupported_version) {
+            co_return fail(root.error().code, fmt::format("{}: root slot {}: {}", disk_.name(),
+                                                          slot, root.error().message));
+        }
         if (!root || root->number % root_slots != slot) {
             const std::string why = root ? "it belongs to the other slot" : root.error().text();
             warnings.push_back(fmt::format("{}: root slot {} is damaged ({}), the other is used",

@@ -13,8 +13,9 @@ class RootReader {
   public:
     RootReader(runtime::Disk& disk, const Superblock& superblock)
         : disk_(disk), superblock_(superblock) {}
-    // corrupt: no slot is usable. A single damaged slot is a warning: a log that is newer than the
-    // root found tells when the damaged one was needed.
+    // corrupt: no slot is usable; unsupported_version: one is another version's. A single damaged
+    // slot is a warning: a log that is newer than the root found tells when the damaged one was
+    // needed.
     [[nodiscard]] runtime::Task<Result<Root>> read(std::vector<std::string>& warnings);
 
   private:

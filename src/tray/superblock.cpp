@@ -115,6 +115,13 @@ Task<Result<Superblock>> SuperblockReader::read() {
     Result<Superblock> first = co_await read_copy(superblock_a_address);
     const Address second_address = first ? first->second_copy() : last;
     Result<Superblock> second = co_await read_copy(second_address);
+    // A copy of another version is not damaged: a program that knows it wrote it, and may have been
+    // about to write the other. It is never made again from that one.
+    for (const auto* copy : {&first, &second}) {
+        if (*copy || copy->error().code != Errc::unsupported_version) continue;
+        co_return fail(Errc::unsupported_version,
+                       fmt::format("{}: {}", disk_.name(), copy->error().message));
+    }
     if (!first && !second) {
         const bool none =
             first.error().code == Errc::not_found && second.error().code == Errc::not_found;
@@ -122,8 +129,7 @@ Task<Result<Superblock>> SuperblockReader::read() {
         if (none && !roots) {
             co_return fail(Errc::not_found, fmt::format("{}: not a tray", disk_.name()));
         }
-        const bool version = first.error().code == Errc::unsupported_version;
-        co_return fail(version ? first.error().code : Errc::corrupt,
+        co_return fail(Errc::corrupt,
                        fmt::format("{}: both superblocks are unusable: {}; {}", disk_.name(),
                                    first.error().message, second.error().message));
     }

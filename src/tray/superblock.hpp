@@ -15,7 +15,8 @@ class SuperblockReader {
   public:
     explicit SuperblockReader(runtime::Disk& disk) : disk_(disk) {}
 
-    // not_found: no tray here; corrupt: both copies are damaged, or they disagree.
+    // not_found: no tray here; corrupt: both copies are damaged, or they disagree;
+    // unsupported_version: a copy is of another version, or has a feature that is unknown here.
     [[nodiscard]] runtime::Task<Result<Superblock>> read();
     // Rewrites a damaged copy from the good one.
     [[nodiscard]] runtime::Task<Status> repair(const Superblock& superblock);

@@ -46,7 +46,15 @@ Task<Status> TableCache::load(ChunkVersion& version) {
         result = Status{};
     } else if (result) {
         const uint32_t crc = planted("skip_crc_check_of_tables") ? crc32c(bytes) : link.crc;
-        const Result<const Table*> table = decode_table(bytes, crc, superblock_);
+        Result<const Table*> table = decode_table(bytes, crc, superblock_);
+        // Free by the bitmap: it may be another's already, and freeing it again is worse.
+        const Address free =
+            table && checks_bitmap_ ? map_.mapped().first_free_of(**table) : unmapped_address;
+        if (free != unmapped_address) {
+            table =
+                fail(Errc::corrupt,
+                     fmt::format("table: block {} is not in the bitmap of mapped blocks", free));
+        }
         if (table) {
             attach(*now, **table);
             now->loaded_at = loads_;

@@ -22,6 +22,9 @@ class TableCache {
 
     [[nodiscard]] runtime::Task<void> start();
 
+    // From here on, what a table refers to must be in the bitmap of mapped blocks: one that is
+    // loaded later was not read when the bitmap was.
+    void check_against_bitmap() { checks_bitmap_ = true; }
     // Reads a table that is not in memory. Errors: corrupt, naming the table; io_error.
     [[nodiscard]] runtime::Task<Status> load(ChunkVersion& version);
     // At mount, where tables are read in batches: `table` was checked.
@@ -66,6 +69,7 @@ class TableCache {
     List<ChunkVersion> old_;  // in memory and seen by no head, least recently used first
     uint64_t old_count_ = 0;
     uint64_t loads_ = 0;
+    bool checks_bitmap_ = false;
     runtime::Buffer memory_;  // max_loads blocks
     std::vector<uint32_t> free_rooms_;
     runtime::WaitQueue room_;

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "tray/engine.hpp"
+#include "tray/root_reader.hpp"
 #include "tray/superblock.hpp"
 
 namespace pf::tray {
@@ -39,6 +40,10 @@ Task<Result<std::unique_ptr<Tray>>> Tray::mount(std::unique_ptr<runtime::Disk> d
                        fmt::format("{}: the tray belongs to cluster {}, not to {}", disk->name(),
                                    superblock.cluster.text(), options.cluster.text()));
     }
+    // Roots of another version refuse the tray, too, and that comes before anything is written.
+    std::vector<std::string> said_again_by_the_replay;
+    RootReader roots(*disk, superblock);
+    PF_CO_TRY(co_await roots.read(said_again_by_the_replay));
     PF_CO_TRY(co_await reader.repair(superblock));
     auto engine = std::make_unique<Engine>(std::move(disk), options, superblock);
     engine->warnings() = reader.warnings();

@@ -1,7 +1,7 @@
-// The tray's rules T1 to T6, T9 and T10 (T7 is in rules_loss_test.cpp), each as the sequence of
-// events that breaks a promise without it, scripted on the real tray. (The store's rules are in
-// src/store/store_rules_test.cpp, the client's in src/client/volume_test.cpp; see
-// docs/internals/testing.md.)
+// The tray's rules T1 to T6, T9 and T10 (more of T5 is in rules_commit_test.cpp, T7 in
+// rules_loss_test.cpp), each as the sequence of events that breaks a promise without it, scripted
+// on the real tray. (The store's rules are in src/store/store_*_test.cpp, the client's in
+// src/client/volume_*_test.cpp; see docs/internals/testing.md.)
 #include <gtest/gtest.h>
 
 #include <utility>

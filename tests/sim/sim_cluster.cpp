@@ -117,6 +117,12 @@ bool SimCluster::ready() const {
     return process && process->server && store() != nullptr && store()->registered();
 }
 
+bool SimCluster::healthy() const {
+    if (!ready()) return false;
+    const conductor::ClusterStatus status = conductor_.lock()->core.status();
+    return status.stores_online == 1 && status.trays_ok == trays_.size();
+}
+
 std::string SimCluster::create() {
     conductor_node_.start([this](SimReactor& reactor) { return boot_conductor(reactor); });
     store_node_.start([this](SimReactor& reactor) { return boot_store(reactor); });
@@ -178,9 +184,38 @@ Task<Errc> SimCluster::remove_empty_tray() {
     co_return Errc::not_found;
 }
 
+Task<Errc> SimCluster::accept_loss(std::string volume) {
+    const auto process = conductor_.lock();
+    if (!volume.empty()) {
+        auto accepting = process->core.accept_volume_loss(volume, true);
+        const auto accepted = co_await accepting;
+        co_return accepted ? Errc::ok : accepted.error().code;
+    }
+    for (const auto& tray : process->core.list_trays()) {
+        auto accepting = process->core.accept_tray_loss(tray.uuid(), true);
+        const auto accepted = co_await accepting;
+        if (!accepted) co_return accepted.error().code;
+    }
+    co_return Errc::ok;
+}
+
+bool SimCluster::has_losses() const {
+    const auto process = conductor_.lock();
+    if (!process) return false;
+    for (const auto& tray : process->core.list_trays()) {
+        if (tray.lost_size() > 0) return true;
+    }
+    return false;
+}
+
 size_t SimCluster::tray_count() const {
     const auto process = conductor_.lock();
     return process ? process->core.list_trays().size() : 0;
+}
+
+uint32_t SimCluster::open_handles() const {
+    const auto process = conductor_.lock();
+    return process ? process->core.status().open_handles : 0;
 }
 
 meta::MemoryEngine* SimCluster::metadata() const {

@@ -40,6 +40,8 @@ class SimCluster {
     [[nodiscard]] std::string create();
     // Both daemons serve, and the conductor knows the store.
     [[nodiscard]] bool ready() const;
+    // The conductor has heard that the store is there and all its trays are well.
+    [[nodiscard]] bool healthy() const;
     // A new machine for clients; it is off.
     runtime::sim::SimNode& add_client(const std::string& name);
     [[nodiscard]] static client::ClusterOptions client_options(runtime::Nanos io_timeout,
@@ -53,7 +55,11 @@ class SimCluster {
     // Changes of the cluster, asked of the conductor on its own machine.
     [[nodiscard]] runtime::Task<Errc> add_spare_tray(bool force);
     [[nodiscard]] runtime::Task<Errc> remove_empty_tray();
+    // Of the volume; without a name, of all trays.
+    [[nodiscard]] runtime::Task<Errc> accept_loss(std::string volume);
+    [[nodiscard]] bool has_losses() const;
     [[nodiscard]] size_t tray_count() const;
+    [[nodiscard]] uint32_t open_handles() const;
     // Of the conductor's metadata engine; nothing, if the conductor is down.
     [[nodiscard]] meta::MemoryEngine* metadata() const;
     [[nodiscard]] const ClusterShape& shape() const { return shape_; }

@@ -112,8 +112,15 @@ Task<Status> TrayRig::write_task(RigWrite write) {
     request.block = write.block;
     request.count = write.count;
     PF_CO_TRY_ASSIGN(const tray::Ticket ticket, co_await tray().write(request, room));
-    if (write.commit) tray().commit(ticket);
+    if (write.commit)
+        tray().commit(ticket);
+    else
+        uncommitted_.push_back(ticket);
     co_return Status{};
+}
+
+void TrayRig::commit(size_t index) {
+    node.call([&] { tray().commit(uncommitted_[index]); });
 }
 
 Status TrayRig::write(const RigWrite& write) {

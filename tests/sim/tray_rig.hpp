@@ -52,6 +52,8 @@ class TrayRig {
     [[nodiscard]] Status write(const RigWrite& write);
     [[nodiscard]] std::shared_ptr<Issued> begin(const RigWrite& write);
     [[nodiscard]] std::shared_ptr<Issued> begin(runtime::Task<Status> task);
+    // The index-th of the writes that did not ask for it, in the order of their acks.
+    void commit(size_t index);
     // The tag that the block holds, or the error. Anything unknown fails as `internal`.
     [[nodiscard]] Result<Tag> read(uint32_t block, const std::vector<Tag>& candidates,
                                    tray::SnapSeq snap_seq = 0, tray::ShardId shard_id = rig_shard);
@@ -83,6 +85,7 @@ class TrayRig {
 
     uint64_t log_bytes_;
     uint64_t next_sequence_ = 1;
+    std::vector<tray::Ticket> uncommitted_;
     std::shared_ptr<std::unique_ptr<tray::Tray>> tray_;
 };
 

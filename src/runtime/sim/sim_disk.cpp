@@ -247,11 +247,45 @@ void SimDisk::fail_flush(const InFlight& slot) {
     }
 }
 
+// The cache has one version of each place: what a failed flush left of an older write is gone where
+// a newer one was written over it. The rest still waits for luck.
+void SimDisk::supersede(std::deque<UnflushedWrite>& older, const WriteData& newer) {
+    const uint64_t newer_end = newer.offset + newer.length;
+    std::deque<UnflushedWrite> left;
+    for (UnflushedWrite& write : older) {
+        const uint64_t begin = write.data->offset;
+        const uint64_t end = begin + write.data->length;
+        if (!write.stuck || end <= newer.offset || newer_end <= begin) {
+            left.push_back(std::move(write));
+            continue;
+        }
+        unflushed_bytes_ -= end - begin;
+        // Whole pages, counted from the start of the write.
+        const uint64_t before = (std::max(newer.offset, begin) - begin) / block_bytes * block_bytes;
+        const uint64_t after = round_up(std::min(newer_end, end) - begin, block_bytes);
+        const auto keep = [&](uint64_t from, uint64_t to) {
+            if (from >= to) return;
+            auto part = std::make_shared<WriteData>();
+            part->offset = begin + from;
+            part->length = to - from;
+            const auto& pages = write.data->pages;
+            for (uint64_t at = from; at < to && !pages.empty(); at += block_bytes)
+                part->pages.push_back(pages[at / block_bytes]);
+            unflushed_bytes_ += part->length;
+            left.push_back({std::move(part), write.completed, write.sequence, true});
+        };
+        keep(0, before);
+        keep(after, end - begin);
+    }
+    older.swap(left);
+}
+
 void SimDisk::complete_flush(InFlight& slot) {
     if (slot.error != 0) return fail_flush(slot);
     std::deque<UnflushedWrite> kept;
     for (UnflushedWrite& write : unflushed_) {
         if (write.sequence < slot.completed_before && !write.stuck) {
+            supersede(kept, *write.data);
             durable_.apply(*write.data);
             unflushed_bytes_ -= write.data->length;
         } else {

@@ -127,6 +127,7 @@ class SimDisk final : public EventSink {
     [[nodiscard]] bool earlier_flush_in_flight(const InFlight& slot) const;
     void fail_flush(const InFlight& slot);
     void complete_flush(InFlight& slot);
+    void supersede(std::deque<UnflushedWrite>& older, const WriteData& newer);
     void cache_write(std::shared_ptr<const WriteData> data);
     void write_through(const WriteData& data);
     void cache_partial_write(const WriteData& data);

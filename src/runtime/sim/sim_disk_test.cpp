@@ -158,6 +158,22 @@ TEST_F(SimDiskTest, AFailedFlushNeverMakesItsWritesDurable) {
     EXPECT_EQ(read(0), 7);
 }
 
+TEST_F(SimDiskTest, WhatAFailedFlushLeftNeverComesBackOverANewerWrite) {
+    for (const uint64_t seed : seeds_to_run(20)) {
+        open({}, seed);
+        device_->inject({.kind = FaultKind::error, .operations = DiskFault::on_flush});
+        EXPECT_TRUE(write(0, 4 * 4096, 7));
+        EXPECT_FALSE(flush_disk());
+        EXPECT_TRUE(write(4096, 4096, 8));
+        EXPECT_TRUE(flush_disk());
+        EXPECT_EQ(device_->unflushed_writes(), 2u) << "the rest, on both sides";
+        EXPECT_EQ(read(0), 7);
+        crash();
+        EXPECT_EQ(read(4096), 8);
+        disk_.reset();
+    }
+}
+
 TEST_F(SimDiskTest, CompletedWritesSurviveAKill) {
     open();
     EXPECT_TRUE(write(0, 4096, 7));

@@ -1,0 +1,178 @@
+// Stores and trays as the core knows them: heartbeats, identities, epochs after a restart (R1,
+// R16).
+#include "conductor/core_test.hpp"
+
+namespace pf::conductor {
+namespace {
+
+TEST_F(CoreTest, MissedHeartbeatsMeanOffline) {
+    ASSERT_TRUE(register_store(1, 1));
+    ASSERT_TRUE(create("vol", gib));
+    v1::HeartbeatRequest beat;
+    beat.set_store_id(1);
+    for (int i = 0; i < 10; ++i) {
+        reactor_.run_for(seconds);
+        const auto reply = core_->heartbeat(beat);
+        ASSERT_TRUE(reply);
+        EXPECT_FALSE(reply->register_again());
+    }
+    EXPECT_EQ(core_->status().stores_online, 1u);
+    reactor_.run_for(6 * seconds);
+    EXPECT_EQ(core_->status().stores_online, 0u);
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OFFLINE);
+    EXPECT_TRUE(core_->heartbeat(beat)->register_again());
+    ASSERT_TRUE(register_store(1, 1));
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OK);
+    beat.set_stopping(true);
+    EXPECT_FALSE(core_->heartbeat(beat)->register_again());
+    EXPECT_EQ(core_->status().stores_online, 0u);
+}
+
+// R1: after each mount new epochs; after a restart of the conductor alone, the same ones.
+TEST_F(CoreTest, rule_01_a_mounted_tray_gets_new_epochs) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    const uint64_t id = fake(1).shards.begin()->first;
+    const auto epoch = [&] { return fake(1).shards.at(id).shard().epoch(); };
+    EXPECT_EQ(epoch(), 1u);
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(epoch(), 2u);
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(epoch(), 2u);
+    restart();
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(epoch(), 2u);
+    // The store does not hear of the epoch at first: it is brought there all the same.
+    fake(1).fail_after = 0;
+    ASSERT_TRUE(register_store(1, 1, 7));
+    EXPECT_EQ(epoch(), 2u);
+    fake(1).fail_after = UINT32_MAX;
+    reactor_.run_for(2 * seconds);
+    EXPECT_GT(epoch(), 2u);
+}
+
+TEST_F(CoreTest, rule_16_an_older_incarnation_never_serves) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    restart();
+    ASSERT_TRUE(register_store(1, 1, 4));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_ERROR);
+    EXPECT_FALSE(core_->list_trays()[0].message().empty());
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_ERROR);
+    EXPECT_FALSE(create("other", gib));
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OK);
+}
+
+// Found by hand: for every tray that could not be mounted 'tray list' said that it came back with
+// incarnation 0.
+TEST_F(CoreTest, regression_a_tray_that_is_not_mounted_says_why) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    v1::HeartbeatRequest beat;
+    beat.set_store_id(1);
+    auto& report = *beat.add_trays();
+    report.set_uuid(tray_uuid(1, 0));
+    report.set_path("/t.img");
+    report.set_health(v1::HEALTH_ERROR);
+    report.set_message("both superblocks are unusable");
+    ASSERT_TRUE(core_->heartbeat(beat));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_ERROR);
+    EXPECT_EQ(core_->list_trays()[0].message(), "both superblocks are unusable");
+    for (const std::string& said :
+         {core_->status().message, core_->show_volume("vol")->message()}) {
+        EXPECT_NE(said.find("'/t.img'"), std::string::npos) << said;
+        EXPECT_NE(said.find("both superblocks are unusable"), std::string::npos) << said;
+    }
+    // The older disk is still found out.
+    ASSERT_TRUE(register_store(1, 1, 4));
+    EXPECT_NE(core_->list_trays()[0].message().find("incarnation 4 after 5"), std::string::npos);
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OK);
+}
+
+TEST_F(CoreTest, StoresAreKnownByTheirIdentity) {
+    const auto first = register_store(1, 1);
+    const auto second = register_store(2, 1);
+    ASSERT_TRUE(first && second);
+    EXPECT_NE(first->store_id(), second->store_id());
+    EXPECT_EQ(register_store(1, 1)->store_id(), first->store_id());
+    v1::RegisterStoreRequest foreign;
+    foreign.mutable_store()->set_uuid("11111111-0000-4000-8000-000000000009");
+    foreign.mutable_store()->set_data_address("x:1");
+    foreign.set_cluster_uuid("22222222-0000-4000-8000-000000000009");
+    const auto refused = reactor_.run(core_->register_store(foreign));
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find(first->cluster_uuid()), std::string::npos);
+    // A tray of another store that holds replicas is not taken over.
+    EXPECT_EQ(core_->list_stores().size(), 2u);
+}
+
+TEST_F(CoreTest, TraysAreAddedAndRemoved) {
+    ASSERT_TRUE(register_store(1, 0));
+    EXPECT_EQ(create("vol", gib).error().code, Errc::unavailable);
+    v1::AddTrayRequest request;
+    request.set_path("relative");
+    EXPECT_EQ(reactor_.run(core_->add_tray(0, request)).error().code, Errc::invalid_argument);
+    request.set_path("/x/new\nline.img");
+    EXPECT_EQ(reactor_.run(core_->add_tray(0, request)).error().code, Errc::invalid_argument);
+    request.set_path("/dev/x");
+    request.set_create_bytes(10 * gib);
+    const auto added = reactor_.run(core_->add_tray(0, request));
+    ASSERT_TRUE(added) << added.error().text();
+    EXPECT_EQ(added->health(), v1::HEALTH_OK);
+    ASSERT_TRUE(create("vol", gib));
+    v1::RemoveTrayRequest remove_tray;
+    remove_tray.set_tray_uuid(added->uuid());
+    EXPECT_EQ(reactor_.run(core_->remove_tray(remove_tray)).error().code, Errc::busy);
+    ASSERT_TRUE(*remove("vol"));
+    EXPECT_TRUE(reactor_.run(core_->remove_tray(remove_tray)));
+    EXPECT_EQ(reactor_.run(core_->remove_tray(remove_tray)).error().code, Errc::not_found);
+    restart();
+    EXPECT_TRUE(core_->list_trays().empty());
+}
+
+// The store may have lost its list of trays, and the tray its superblocks.
+TEST_F(CoreTest, APlaceWithVolumesIsNeverFormatted) {
+    ASSERT_TRUE(register_store(1, 0));
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    request.set_create_bytes(10 * gib);
+    ASSERT_TRUE(reactor_.run(core_->add_tray(0, request)));
+    EXPECT_FALSE(fake(1).last_add.mount_only());
+    ASSERT_TRUE(create("vol", gib));
+    ASSERT_TRUE(reactor_.run(core_->add_tray(0, request)));
+    EXPECT_TRUE(fake(1).last_add.mount_only());
+}
+
+// Found by hand: after a format with --force the old tray stayed in the list without a word.
+TEST_F(CoreTest, regression_a_tray_that_was_formatted_over_says_how_to_forget_it) {
+    ASSERT_TRUE(register_store(1, 0));
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    const auto old = reactor_.run(core_->add_tray(0, request));
+    ASSERT_TRUE(old);
+    ASSERT_TRUE(create("vol", gib));
+    request.set_force(true);
+    const auto fresh = reactor_.run(core_->add_tray(0, request));
+    ASSERT_TRUE(fresh);
+    const auto check = [&] {
+        for (const auto& tray : core_->list_trays()) {
+            if (tray.uuid() != old->uuid()) continue;
+            EXPECT_EQ(tray.health(), v1::HEALTH_OFFLINE);
+            EXPECT_NE(tray.message().find(fresh->uuid()), std::string::npos) << tray.message();
+            EXPECT_NE(tray.message().find("tray remove " + old->uuid() + " --force"),
+                      std::string::npos)
+                << tray.message();
+        }
+    };
+    check();
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(old->uuid());
+    forget.set_force(true);
+    EXPECT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    EXPECT_EQ(core_->list_trays().size(), 1u);
+}
+
+}  // namespace
+}  // namespace pf::conductor

@@ -1,0 +1,191 @@
+// What the conductor tells a store: shards, trays and accepted losses (T7), again and at once.
+#include "store/rig_test.hpp"
+
+namespace pf::pfs {
+namespace {
+
+using wire::Opcode;
+
+TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
+    Rig rig;
+    rig.create();
+    rig.disk.inject({.operations = sim::DiskFault::on_write, .count = sim::DiskFault::forever});
+    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id))) << "told again";
+    rig.disk.clear_faults();
+    rig.restart();  // it may be back: a write that failed may have reached the medium or not
+    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    rig.restart();
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+}
+
+// Large ones, more than there is memory for, while the first of them waits for the disk.
+TEST(StoreControl, waiting_rpcs_are_bounded_and_hold_no_buffers) {
+    Rig rig;
+    rig.create();
+    rig.connect();  // its session is what is fenced, once
+    Peer conductor;
+    ASSERT_EQ(rig.try_connect(conductor, false), Errc::ok);
+    const size_t free_before = rig.server.reactor().buffers().free_bytes();
+    rig.disk.inject({.kind = sim::FaultKind::slow,
+                     .operations = sim::DiskFault::on_write,
+                     .slow_extra = 2 * runtime::seconds});
+    pureflash::v1::RpcRequest request;
+    request.mutable_fence_session()->set_session(Rig::session);
+    request.mutable_fence_session()->add_shard_ids(Rig::shard_id);
+    for (uint64_t id = 0; id < 100'000; ++id) request.mutable_fence_session()->add_shard_ids(12);
+    constexpr size_t calls = 60;
+    std::vector<Errc> status(calls, Errc::timed_out);
+    std::vector<Data> answers(calls);
+    for (size_t i = 0; i < calls; ++i) {
+        rig.client.reactor().spawn(send_into(conductor, rpc_call(request, answers[i]), status[i]));
+    }
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(rig.server.reactor().buffers().free_bytes(), free_before);
+    EXPECT_EQ(std::ranges::count(status, Errc::busy), calls - Store::max_rpcs);
+    rig.simulation.run_for(5 * runtime::seconds);
+    EXPECT_EQ(std::ranges::count(status, Errc::ok), Store::max_rpcs);
+}
+
+Task<void> add_tray(Store& store, std::string path) {
+    pureflash::v1::AddTrayRequest request;
+    request.set_path(path);
+    Task<Result<pureflash::v1::Tray>> adding = store.add_tray(request);
+    const Result<pureflash::v1::Tray> added = co_await adding;
+    EXPECT_TRUE(added.has_value());
+}
+
+TEST(StoreControl, trays_added_at_once_are_both_known) {
+    for (uint64_t seed = 1; seed <= 10; ++seed) {
+        Rig rig(seed);
+        rig.server.add_disk("disk1", {.size_bytes = uint64_t{64} << 20});
+        rig.trays = {{"disk0", {}}};  // blank: known, and not mounted
+        rig.restart();
+        rig.server.reactor().spawn(add_tray(rig.store(), "disk0"));
+        rig.server.reactor().spawn(add_tray(rig.store(), "disk1"));
+        rig.simulation.run_for(10 * runtime::seconds);
+        ASSERT_EQ(rig.trays.size(), 2U);
+        for (const TrayPlace& place : rig.trays) EXPECT_FALSE(place.id.is_zero()) << place.path;
+    }
+}
+
+TEST(StoreControl, a_loss_accepted_while_the_shard_is_told_its_state_stays_accepted) {
+    Rig rig;
+    rig.create();
+    ASSERT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    rig.lost_before = true;
+    ASSERT_TRUE(rig.on_server(rig.apply(1, 7)));
+    Shard* shard = rig.store().worker(0).find_shard(Rig::shard_id);
+    ASSERT_TRUE(shard->state().damaged);
+    tray::ShardState state = shard->state();
+    state.epoch = 2;
+    rig.server.reactor().spawn([](Shard& of) -> Task<void> {
+        Task<Status> accepting = of.accept_loss();
+        EXPECT_TRUE(co_await accepting);
+    }(*shard));
+    EXPECT_TRUE(rig.on_server(shard->apply(state)));
+    rig.simulation.run_for(runtime::seconds);
+    EXPECT_EQ(shard->state().epoch, 2U);
+    EXPECT_FALSE(shard->state().damaged);
+}
+
+// T7: part of the log that the shard's writes rest on is gone. Over the wire it answers one clear
+// status, an abort still gets its answer, and after the operator's word it serves what is left.
+TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_accepted) {
+    Rig rig;
+    rig.create();
+    auto peer = rig.connect();
+    ASSERT_EQ(rig.write(*peer, 0, filled(block_bytes, 1)), Errc::ok);
+    ASSERT_EQ(rig.write(*peer, block_bytes, filled(block_bytes, 2)), Errc::ok);
+    rig.simulation.run_for(50 * runtime::milliseconds);
+    rig.disconnect(*peer);
+    rig.server.kill();
+    // All of the log: whatever it says was durable is gone but for its newest block.
+    constexpr uint64_t log_begin = 3 * block_bytes;
+    uint64_t newest = 0;
+    std::vector<std::byte> block(block_bytes);
+    const auto sequence = [&](uint64_t i) {
+        rig.disk.contents().read(log_begin + i * block_bytes, block);
+        uint64_t value = 0;
+        std::memcpy(&value, block.data() + 32, sizeof(value));
+        return value;
+    };
+    for (uint64_t i = 1; i < 64; ++i) newest = sequence(i) > sequence(newest) ? i : newest;
+    for (uint64_t i = 0; i < newest; ++i) rig.disk.flip_bit(log_begin + i * block_bytes + 60, 1);
+    rig.restart();
+
+    Shard* shard = rig.store().worker(0).find_shard(Rig::shard_id);
+    if (shard == nullptr) {
+        // The record that made it is gone as well: told of it, the store does not make it anew.
+        rig.lost_before = true;
+        ASSERT_TRUE(rig.on_server(rig.apply(2, 7)));
+        shard = rig.store().worker(0).find_shard(Rig::shard_id);
+    }
+    ASSERT_TRUE(shard->state().damaged);
+    EXPECT_NE(rig.store().worker(0).problem().find("accept-loss"), std::string::npos);
+    auto again = rig.connect(Rig::session, false);
+    again->epoch = shard->state().epoch;
+    Data bytes;
+    EXPECT_EQ(rig.read(*again, 0, block_bytes, bytes), Errc::data_lost);
+    EXPECT_EQ(rig.write(*again, 0, filled(block_bytes, 3)), Errc::data_lost);
+    EXPECT_EQ(rig.abort(*again, 1), Errc::unknown_session) << "decided, not asked for ever";
+    EXPECT_NE(rig.store().worker(0).describe_trays()[0].message().find("accept-loss"),
+              std::string::npos);
+    EXPECT_EQ(rig.store().worker(0).describe_trays()[0].lost(0).volume_id(), 1u);
+
+    const auto accepted = rig.simulation.run_task(rig.server, [](Rig& of) -> Task<uint32_t> {
+        pureflash::v1::AcceptLossRequest request;
+        request.set_tray_uuid(of.tray_uuid);
+        request.add_shard_ids(Rig::shard_id);
+        request.add_shard_ids(12345);
+        Task<Result<uint32_t>> accepting = of.store().accept_loss(request);
+        const Result<uint32_t> shards = co_await accepting;
+        co_return shards.value_or(0);
+    }(rig));
+    ASSERT_EQ(accepted.value_or(0), 1u);
+    EXPECT_EQ(rig.store().worker(0).problem(), "");
+    EXPECT_EQ(rig.store().worker(0).describe_trays()[0].health(), pureflash::v1::HEALTH_OK);
+    EXPECT_EQ(rig.read(*again, 0, block_bytes, bytes), Errc::ok);
+    auto fresh = rig.connect(77, false);
+    fresh->epoch = again->epoch;
+    fresh->token = shard->state().writer_token;
+    Call open;
+    open.opcode = Opcode::open_session;
+    open.into = &bytes;
+    EXPECT_EQ(rig.call(*fresh, open), Errc::ok);
+    EXPECT_EQ(rig.write(*fresh, 0, filled(block_bytes, 3)), Errc::ok);
+}
+
+// Found by hand: a volume was deleted while its tray was missing; the store called its shards gone,
+// and when the tray was back they kept their space for ever.
+TEST(StoreTrays, regression_shards_of_an_unmounted_tray_are_not_called_deleted) {
+    Rig rig;
+    rig.create();
+    const auto remove = [&rig] {
+        pureflash::v1::DeleteShardsRequest request;
+        request.set_tray_uuid(rig.tray_uuid);
+        request.add_shard_ids(Rig::shard_id);
+        const Status removed = rig.on_server(rig.store().delete_shards(request));
+        return removed ? Errc::ok : removed.error().code;
+    };
+    sim::DiskFault fault;
+    fault.operations = sim::DiskFault::on_read;
+    fault.count = sim::DiskFault::forever;
+    rig.disk.inject(fault);
+    rig.restart();
+    ASSERT_NE(rig.store().worker(0).problem(), "");
+    EXPECT_EQ(remove(), Errc::unavailable);
+    const Status applied = rig.on_server(rig.apply(2, 7));
+    ASSERT_FALSE(applied);
+    EXPECT_EQ(applied.error().code, Errc::unavailable) << "it did not fail, and may come back";
+    rig.disk.clear_faults();
+    rig.restart();
+    ASSERT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    EXPECT_EQ(remove(), Errc::ok);
+    EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    EXPECT_EQ(remove(), Errc::ok) << "told again";
+}
+
+}  // namespace
+}  // namespace pf::pfs
