@@ -67,6 +67,13 @@ class BoundedPool : public httplib::TaskQueue {
     std::vector<std::thread> threads_;
 };
 
+// A request that states neither length nor encoding has no body (RFC 9112, 6.3). httplib would read
+// until the client closes, so it is told; the request is const for handlers only.
+void no_length_is_no_body(const httplib::Request& request) {
+    if (request.has_header("Content-Length") || request.has_header("Transfer-Encoding")) return;
+    const_cast<httplib::Request&>(request).headers.emplace("Content-Length", "0");
+}
+
 bool is_loopback(const std::string& host) {
     return host == "localhost" || host == "::1" || host.starts_with("127.");
 }
@@ -126,6 +133,7 @@ class Server final : public HttpServer {
         server_.Delete(all, any).Options(all, any);
         // Matching recurses once for each character of the path.
         server_.set_pre_routing_handler([](const httplib::Request& from, httplib::Response& to) {
+            no_length_is_no_body(from);
             if (from.path.size() <= max_path_bytes)
                 return httplib::Server::HandlerResponse::Unhandled;
             to.status = 414;
