@@ -99,7 +99,7 @@ class Pages(unittest.TestCase):
                     file.seek(offset, whence)
                     file.write(b"x" * 4096)
                 status, shown = inspect(tray, "verify")
-                self.assertEqual((status, shown != ""), (1, prints))
+                self.assertEqual((status, shown != ""), (1, prints), "as operate/run.md says")
 
     def test_configuration(self):
         for program in ("pfs", "pfconductor"):
