@@ -1,5 +1,9 @@
 #include "conductor/rest.hpp"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -99,13 +103,24 @@ const std::string* find(const std::map<std::string, std::string>& map, const cha
     return found == map.end() ? nullptr : &found->second;
 }
 
+Status check_query(const HttpRequest& request, const std::vector<std::string>& known) {
+    for (const auto& [name, value] : request.query) {
+        if (std::ranges::find(known, name) != known.end()) continue;
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("unknown parameter '{}': known here: {}", name,
+                        known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
+    }
+    return {};
+}
+
 class Routes {
   public:
     Routes(net::HttpServer& server, net::ReactorGate& gate, Core& core)
         : server_(server), gate_(gate), core_(core) {}
 
     void add_volumes() {
-        route("GET", "/v1/volumes",
+        route("GET", "/v1/volumes?after&limit",
               [this_ = *this](const HttpRequest& request) { return this_.list_volumes(request); });
         route("POST", "/v1/volumes", [this_ = *this](const HttpRequest& request) {
             auto parsed = parse_create_volume(request.body);
@@ -127,7 +142,7 @@ class Routes {
                 return change_volume(core, name, parsed);
             });
         });
-        route("DELETE", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
+        route("DELETE", "/v1/volumes/{name}?force", [this_ = *this](const HttpRequest& request) {
             const auto force = parse_flag("force", find(request.query, "force"));
             if (!force) return net::http_error(force.error());
             const std::string name = request.parameters.at("name");
@@ -135,7 +150,7 @@ class Routes {
                 return delete_volume(core, name, force);
             });
         });
-        route("POST", "/v1/volumes/{name}/accept-loss",
+        route("POST", "/v1/volumes/{name}/accept-loss?force",
               [this_ = *this](const HttpRequest& request) {
                   const auto force = parse_flag("force", find(request.query, "force"));
                   if (!force) return net::http_error(force.error());
@@ -174,7 +189,7 @@ class Routes {
                 return add_tray(core, parsed);
             });
         });
-        route("DELETE", "/v1/trays/{uuid}", [this_ = *this](const HttpRequest& request) {
+        route("DELETE", "/v1/trays/{uuid}?force", [this_ = *this](const HttpRequest& request) {
             const auto force = parse_flag("force", find(request.query, "force"));
             if (!force) return net::http_error(force.error());
             const std::string uuid = request.parameters.at("uuid");
@@ -182,14 +197,15 @@ class Routes {
                 return remove_tray(core, uuid, force);
             });
         });
-        route("POST", "/v1/trays/{uuid}/accept-loss", [this_ = *this](const HttpRequest& request) {
-            const auto force = parse_flag("force", find(request.query, "force"));
-            if (!force) return net::http_error(force.error());
-            const std::string uuid = request.parameters.at("uuid");
-            return this_.gate_.call([&core = this_.core_, uuid, force = *force] {
-                return accept_tray_loss(core, uuid, force);
-            });
-        });
+        route("POST", "/v1/trays/{uuid}/accept-loss?force",
+              [this_ = *this](const HttpRequest& request) {
+                  const auto force = parse_flag("force", find(request.query, "force"));
+                  if (!force) return net::http_error(force.error());
+                  const std::string uuid = request.parameters.at("uuid");
+                  return this_.gate_.call([&core = this_.core_, uuid, force = *force] {
+                      return accept_tray_loss(core, uuid, force);
+                  });
+              });
     }
 
     void add_cluster() {
@@ -221,17 +237,27 @@ class Routes {
     }
 
   private:
-    void route(const char* method, const char* pattern, net::HttpServer::Handler handler) {
-        const std::string op = std::string(method) + " " + pattern;
-        const auto timed = [&times = core_.rest_times(), op,
+    // "/v1/volumes?after&limit": the path, and the parameters that the query may have.
+    void route(std::string_view method, std::string_view target, net::HttpServer::Handler handler) {
+        const size_t path_end = std::min(target.find('?'), target.size());
+        const std::string path(target.substr(0, path_end));
+        std::vector<std::string> known;
+        for (size_t at = path_end; at < target.size();) {
+            const size_t end = std::min(target.find('&', at + 1), target.size());
+            known.emplace_back(target.substr(at + 1, end - at - 1));
+            at = end;
+        }
+        const auto timed = [&times = core_.rest_times(), op = fmt::format("{} {}", method, path),
+                            known = std::move(known),
                             handler = std::move(handler)](const HttpRequest& request) {
             const auto begin = std::chrono::steady_clock::now();
-            HttpResponse response = handler(request);
+            const Status good = check_query(request, known);
+            HttpResponse response = good ? handler(request) : net::http_error(good.error());
             const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - begin;
             times.record(op, static_cast<uint64_t>(took.count()));
             return response;
         };
-        server_.route(method, pattern, timed);
+        server_.route(std::string(method), path, timed);
     }
 
     template <class Function>

@@ -170,6 +170,54 @@ TEST(Rest, regression_half_requests_do_not_stop_health_checks) {
     (*server)->stop();
 }
 
+TEST(Rest, regression_a_field_given_twice_is_refused_by_name) {
+    const auto message = [](const auto& parsed) {
+        return parsed ? std::string("accepted") : parsed.error().message;
+    };
+    EXPECT_NE(message(parse_create_volume(R"({"name":"v","size_bytes":4096,"size_bytes":8192})"))
+                  .find("'size_bytes' is given twice"),
+              std::string::npos);
+    EXPECT_NE(
+        message(parse_volume_change(R"({"name":"a","name":"a"})")).find("'name' is given twice"),
+        std::string::npos);
+    EXPECT_NE(message(parse_new_tray(R"({"force":false,"path":"/x","force":true})"))
+                  .find("'force' is given twice"),
+              std::string::npos);
+    // The same name further inside is another field.
+    EXPECT_NE(message(parse_new_tray(R"({"path":{"path":1}})")).find("must be a string"),
+              std::string::npos);
+}
+
+// The handler answers on this thread what it refuses; what it takes would wait for the reactor.
+TEST(Rest, regression_a_parameter_that_is_unknown_or_given_twice_is_refused_by_name) {
+    set_log_level(LogLevel::off);
+    Rig rig;
+    rig.gate.close();
+    rig.http->start();
+    const auto answer = [&](const std::string& line, const std::string& more = "\r\n") {
+        return answer_to(rig.http->local(),
+                         line + " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + more);
+    };
+    for (const auto* line :
+         {"DELETE /v1/volumes/v?forse=true", "DELETE /v1/trays/x?force=true&forse=1",
+          "GET /v1/volumes?limit=1&forse", "POST /v1/volumes/v/accept-loss?forse=true",
+          "POST /v1/volumes?forse=true", "GET /v1/status?forse=%26"}) {
+        const std::string refused = answer(line);
+        EXPECT_TRUE(refused.starts_with("HTTP/1.1 400")) << line << refused;
+        EXPECT_NE(refused.find("unknown parameter 'forse'"), std::string::npos) << refused;
+    }
+    const std::string twice = answer("DELETE /v1/volumes/v?force=false&force=true");
+    EXPECT_TRUE(twice.starts_with("HTTP/1.1 400")) << twice;
+    EXPECT_NE(twice.find("parameter 'force' is given twice"), std::string::npos) << twice;
+    // A body that is labelled as a form has no parameters: curl labels every body so.
+    const std::string form =
+        answer("POST /v1/volumes",
+               "Content-Type: application/x-www-form-urlencoded\r\n"
+               "Content-Length: 30\r\n\r\n{\"name\":\"v\",\"size_bytes\":4096}");
+    EXPECT_NE(form.find("the daemon is stopping"), std::string::npos) << form;
+    rig.http->stop();
+}
+
 Task<net::HttpResponse> answer_after(runtime::Nanos time, bool& ran) {
     co_await runtime::sleep_for(time);
     ran = true;

@@ -217,6 +217,20 @@ def no_length_is_no_body(api):
         assert "HTTP/1.1" not in problem["message"], problem
 
 
+def parameters_are_those_of_the_file(api):
+    """What is not in the file is refused by name, and nothing is done."""
+    api.call("post", "/v1/volumes", 201, {"name": "kept", "size_bytes": 4096})
+    for path, item in SPEC["paths"].items():
+        for method in set(item) - {"parameters"}:
+            problem = api.call(method, path, 400, query="?forse=true", name="kept", id=1, uuid="x")
+            assert "'forse'" in problem["message"], problem
+    twice = api.call("delete", "/v1/volumes/{name}", 400, query="?force=true&force=false", name="kept")
+    assert "'force'" in twice["message"], twice
+    body = '{"name": "kept", "size_bytes": 4096, "size_bytes": 8192}'
+    assert "'size_bytes'" in api.call("post", "/v1/volumes", 400, body)["message"]
+    api.call("delete", "/v1/volumes/{name}", 200, name="kept")
+
+
 def everything_was_called():
     missing = []
     for path, item in SPEC["paths"].items():
@@ -235,6 +249,7 @@ def main():
         cluster(api)
         what_is_not_there(api)
         no_length_is_no_body(api)
+        parameters_are_those_of_the_file(api)
         everything_was_called()
         node.stop()
     print(f"{len(covered)} answers checked")

@@ -89,6 +89,19 @@ std::vector<std::string> split_path(std::string_view path) {
     return out;
 }
 
+// Those of the target alone: httplib's own list has those of a form in the body too.
+Status take_query(const std::string& target, std::map<std::string, std::string>& query) {
+    const size_t path_end = target.find('?');
+    if (path_end == std::string::npos) return {};
+    httplib::Params given;
+    httplib::detail::parse_query_text(target.substr(path_end + 1), given);
+    for (const auto& [name, value] : given) {
+        if (query.emplace(name, value).second) continue;
+        return fail(Errc::invalid_argument, fmt::format("parameter '{}' is given twice", name));
+    }
+    return {};
+}
+
 // Fills the parameters if the path fits the pattern.
 bool match(const std::string& pattern, const std::vector<std::string>& path,
            std::map<std::string, std::string>& parameters) {
@@ -202,8 +215,8 @@ class Server final : public HttpServer {
         request.method = from.method == "HEAD" ? "GET" : from.method;
         request.path = from.path;
         request.body = from.body;
-        for (const auto& [key, value] : from.params) request.query.emplace(key, value);
-        const HttpResponse response = dispatch(request, to);
+        const Status query = take_query(from.target, request.query);
+        const HttpResponse response = query ? dispatch(request, to) : http_error(query.error());
         to.status = response.status;
         to.set_content(response.body, response.content_type.c_str());
     }
