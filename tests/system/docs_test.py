@@ -112,6 +112,15 @@ class Pages(unittest.TestCase):
                 elif "=" in line and not line.startswith("#"):
                     self.assertIn(f"| `{section}.{line.split('=')[0].strip()}` |", page("config.md"))
 
+    def test_every_rule_is_named_where_it_is_kept(self):
+        text = (ROOT / "docs/internals/testing.md").read_text(encoding="utf-8")
+        rules = re.findall(r"^\| ([TRS]\d+) ", text, re.M)
+        self.assertLessEqual({f"T{number}" for number in range(1, 15)}, set(rules))
+        sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.[hc]pp")
+                          if "_test" not in path.name and "_fuzz" not in path.name)
+        named = set(re.findall(r"\b[TRS]\d+\b", sources))
+        self.assertEqual([rule for rule in rules if rule not in named], [])
+
 
 if __name__ == "__main__":
     unittest.main(verbosity=2)
