@@ -53,7 +53,7 @@ tidy: dev
 format:
 	@git ls-files '*.cpp' '*.hpp' '*.h' '*.c' | xargs clang-format-19 -i
 
-install: release
+install: fio-engine
 	@cmake --install build/release --prefix $(PREFIX)
 
 clean:

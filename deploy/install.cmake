@@ -16,7 +16,7 @@ install(FILES ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/LICENSE
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash)
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/docs/reference ${CMAKE_SOURCE_DIR}/docs/operate
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash)
-install(FILES ${CMAKE_SOURCE_DIR}/docs/concepts.md ${CMAKE_SOURCE_DIR}/docs/guarantees.md
+install(FILES ${CMAKE_SOURCE_DIR}/docs/start.md ${CMAKE_SOURCE_DIR}/docs/concepts.md ${CMAKE_SOURCE_DIR}/docs/guarantees.md
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash)
 # Completion, where bash-completion and zsh look for it.
 foreach(shell_file "bash bash-completion/completions/pfcli" "zsh zsh/site-functions/_pfcli")

@@ -18,6 +18,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "pfbd.h"
 
@@ -40,6 +41,12 @@ struct Options {
     uint32_t depth = 0;
     uint32_t io_timeout_ms = 0;
     uint64_t buffer_bytes = 0;
+};
+
+// One of list_volumes().
+struct ListedVolume {
+    std::string name{};
+    uint64_t size_bytes = 0;
 };
 
 class Context {
@@ -84,6 +91,15 @@ class Context {
         const int found = pfbd_volume_exists(context_, name.c_str());
         check(found);
         return found == 1;
+    }
+    // All of them, in order of their names.
+    [[nodiscard]] std::vector<ListedVolume> list_volumes() {
+        std::vector<ListedVolume> volumes;
+        const auto add = [](void* to, const char* name, uint64_t size_bytes) {
+            static_cast<std::vector<ListedVolume>*>(to)->push_back({name, size_bytes});
+        };
+        check(pfbd_volume_list(context_, add, &volumes));
+        return volumes;
     }
 
     [[nodiscard]] pfbd_context* get() const { return context_; }

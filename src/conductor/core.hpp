@@ -10,6 +10,7 @@
 #include <functional>
 
 #include "conductor/cluster.hpp"
+#include "conductor/request_times.hpp"
 #include "conductor/store_link.hpp"
 #include "runtime/reactor.hpp"
 
@@ -115,6 +116,11 @@ class Core {
     [[nodiscard]] ClusterStatus status() const;
     [[nodiscard]] std::vector<VolumeRate> rates() const;
     [[nodiscard]] const CoreCounters& counters() const { return counters_; }
+    // Recorded by the servers in front: REST on any thread, RPC on the reactor.
+    [[nodiscard]] RequestTimes& rest_times() { return rest_times_; }
+    [[nodiscard]] const RequestTimes& rest_times() const { return rest_times_; }
+    [[nodiscard]] RequestTimes& rpc_times() { return rpc_times_; }
+    [[nodiscard]] const RequestTimes& rpc_times() const { return rpc_times_; }
     [[nodiscard]] const Cluster& cluster() const { return *cluster_; }
     [[nodiscard]] bool serving() const { return serving_; }
 
@@ -201,6 +207,8 @@ class Core {
     bool stopping_ = false;
     runtime::WaitGroup background_;
     CoreCounters counters_;
+    RequestTimes rest_times_;
+    RequestTimes rpc_times_;
 };
 
 // Unlocks at the end of a scope; lock first: `co_await mutex.lock(); Unlock unlock(mutex);`.

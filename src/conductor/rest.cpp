@@ -1,5 +1,10 @@
 #include "conductor/rest.hpp"
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <chrono>
 #include <nlohmann/json.hpp>
 
 #include "base/units.hpp"
@@ -98,28 +103,38 @@ const std::string* find(const std::map<std::string, std::string>& map, const cha
     return found == map.end() ? nullptr : &found->second;
 }
 
+Status check_query(const HttpRequest& request, const std::vector<std::string>& known) {
+    for (const auto& [name, value] : request.query) {
+        if (std::ranges::find(known, name) != known.end()) continue;
+        return fail(
+            Errc::invalid_argument,
+            fmt::format("unknown parameter '{}': known here: {}", name,
+                        known.empty() ? "none" : fmt::format("{}", fmt::join(known, ", "))));
+    }
+    return {};
+}
+
 class Routes {
   public:
     Routes(net::HttpServer& server, net::ReactorGate& gate, Core& core)
         : server_(server), gate_(gate), core_(core) {}
 
     void add_volumes() {
-        server_.route("GET", "/v1/volumes", [this_ = *this](const HttpRequest& request) {
-            return this_.list_volumes(request);
-        });
-        server_.route("POST", "/v1/volumes", [this_ = *this](const HttpRequest& request) {
+        route("GET", "/v1/volumes?after&limit",
+              [this_ = *this](const HttpRequest& request) { return this_.list_volumes(request); });
+        route("POST", "/v1/volumes", [this_ = *this](const HttpRequest& request) {
             auto parsed = parse_create_volume(request.body);
             if (!parsed) return net::http_error(parsed.error());
             return this_.gate_.call([&core = this_.core_, parsed = std::move(*parsed)] {
                 return create_volume(core, parsed);
             });
         });
-        server_.route("GET", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
+        route("GET", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
             const std::string name = request.parameters.at("name");
             return this_.read(
                 [&core = this_.core_, name] { return answer(core.show_volume(name)); });
         });
-        server_.route("PATCH", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
+        route("PATCH", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
             auto parsed = parse_volume_change(request.body);
             if (!parsed) return net::http_error(parsed.error());
             const std::string name = request.parameters.at("name");
@@ -127,7 +142,7 @@ class Routes {
                 return change_volume(core, name, parsed);
             });
         });
-        server_.route("DELETE", "/v1/volumes/{name}", [this_ = *this](const HttpRequest& request) {
+        route("DELETE", "/v1/volumes/{name}?force", [this_ = *this](const HttpRequest& request) {
             const auto force = parse_flag("force", find(request.query, "force"));
             if (!force) return net::http_error(force.error());
             const std::string name = request.parameters.at("name");
@@ -135,46 +150,46 @@ class Routes {
                 return delete_volume(core, name, force);
             });
         });
-        server_.route("POST", "/v1/volumes/{name}/accept-loss",
-                      [this_ = *this](const HttpRequest& request) {
-                          const auto force = parse_flag("force", find(request.query, "force"));
-                          if (!force) return net::http_error(force.error());
-                          const std::string name = request.parameters.at("name");
-                          return this_.gate_.call([&core = this_.core_, name, force = *force] {
-                              return accept_volume_loss(core, name, force);
-                          });
-                      });
+        route("POST", "/v1/volumes/{name}/accept-loss?force",
+              [this_ = *this](const HttpRequest& request) {
+                  const auto force = parse_flag("force", find(request.query, "force"));
+                  if (!force) return net::http_error(force.error());
+                  const std::string name = request.parameters.at("name");
+                  return this_.gate_.call([&core = this_.core_, name, force = *force] {
+                      return accept_volume_loss(core, name, force);
+                  });
+              });
     }
 
     void add_stores() {
-        server_.route("GET", "/v1/stores", [this_ = *this](const HttpRequest&) {
+        route("GET", "/v1/stores", [this_ = *this](const HttpRequest&) {
             return this_.read([&core = this_.core_] {
                 json stores = json::array();
                 for (const auto& store : core.list_stores()) stores.push_back(to_json(store));
                 return ok({{"stores", std::move(stores)}});
             });
         });
-        server_.route("GET", "/v1/stores/{id}", [this_ = *this](const HttpRequest& request) {
+        route("GET", "/v1/stores/{id}", [this_ = *this](const HttpRequest& request) {
             const auto id = parse_number("id", request.parameters.at("id"));
             if (!id) return net::http_error(id.error());
             return this_.read(
                 [&core = this_.core_, id = *id] { return answer(core.show_store(id)); });
         });
-        server_.route("GET", "/v1/trays", [this_ = *this](const HttpRequest&) {
+        route("GET", "/v1/trays", [this_ = *this](const HttpRequest&) {
             return this_.read([&core = this_.core_] {
                 json trays = json::array();
                 for (const auto& tray : core.list_trays()) trays.push_back(to_json(tray));
                 return ok({{"trays", std::move(trays)}});
             });
         });
-        server_.route("POST", "/v1/trays", [this_ = *this](const HttpRequest& request) {
+        route("POST", "/v1/trays", [this_ = *this](const HttpRequest& request) {
             auto parsed = parse_new_tray(request.body);
             if (!parsed) return net::http_error(parsed.error());
             return this_.gate_.call([&core = this_.core_, parsed = std::move(*parsed)] {
                 return add_tray(core, parsed);
             });
         });
-        server_.route("DELETE", "/v1/trays/{uuid}", [this_ = *this](const HttpRequest& request) {
+        route("DELETE", "/v1/trays/{uuid}?force", [this_ = *this](const HttpRequest& request) {
             const auto force = parse_flag("force", find(request.query, "force"));
             if (!force) return net::http_error(force.error());
             const std::string uuid = request.parameters.at("uuid");
@@ -182,38 +197,38 @@ class Routes {
                 return remove_tray(core, uuid, force);
             });
         });
-        server_.route("POST", "/v1/trays/{uuid}/accept-loss",
-                      [this_ = *this](const HttpRequest& request) {
-                          const auto force = parse_flag("force", find(request.query, "force"));
-                          if (!force) return net::http_error(force.error());
-                          const std::string uuid = request.parameters.at("uuid");
-                          return this_.gate_.call([&core = this_.core_, uuid, force = *force] {
-                              return accept_tray_loss(core, uuid, force);
-                          });
-                      });
+        route("POST", "/v1/trays/{uuid}/accept-loss?force",
+              [this_ = *this](const HttpRequest& request) {
+                  const auto force = parse_flag("force", find(request.query, "force"));
+                  if (!force) return net::http_error(force.error());
+                  const std::string uuid = request.parameters.at("uuid");
+                  return this_.gate_.call([&core = this_.core_, uuid, force = *force] {
+                      return accept_tray_loss(core, uuid, force);
+                  });
+              });
     }
 
     void add_cluster() {
-        server_.route("GET", "/v1/status", [this_ = *this](const HttpRequest&) {
+        route("GET", "/v1/status", [this_ = *this](const HttpRequest&) {
             return this_.read([&core = this_.core_] { return ok(to_json(core.status())); });
         });
-        server_.route("GET", "/v1/top", [this_ = *this](const HttpRequest&) {
+        route("GET", "/v1/top", [this_ = *this](const HttpRequest&) {
             return this_.read([&core = this_.core_] {
                 json volumes = json::array();
                 for (const auto& rate : core.rates()) volumes.push_back(to_json(rate));
                 return ok({{"volumes", std::move(volumes)}});
             });
         });
-        server_.route("GET", "/v1/version", [](const HttpRequest&) {
+        route("GET", "/v1/version", [](const HttpRequest&) {
             return ok({{"version", PUREFLASH_VERSION}, {"api", "v1"}});
         });
-        server_.route("GET", "/metrics", [this_ = *this](const HttpRequest&) {
+        route("GET", "/metrics", [this_ = *this](const HttpRequest&) {
             return this_.read([&core = this_.core_] {
                 return HttpResponse{200, net::metrics_content_type,
                                     net::metrics_text(collect_metrics(core))};
             });
         });
-        server_.route("GET", "/healthz", [this_ = *this](const HttpRequest&) {
+        route("GET", "/healthz", [this_ = *this](const HttpRequest&) {
             return this_.read([&core = this_.core_] {
                 if (!core.serving()) return HttpResponse{503, "text/plain", "not serving\n"};
                 return HttpResponse{200, "text/plain", "ok\n"};
@@ -222,6 +237,29 @@ class Routes {
     }
 
   private:
+    // "/v1/volumes?after&limit": the path, and the parameters that the query may have.
+    void route(std::string_view method, std::string_view target, net::HttpServer::Handler handler) {
+        const size_t path_end = std::min(target.find('?'), target.size());
+        const std::string path(target.substr(0, path_end));
+        std::vector<std::string> known;
+        for (size_t at = path_end; at < target.size();) {
+            const size_t end = std::min(target.find('&', at + 1), target.size());
+            known.emplace_back(target.substr(at + 1, end - at - 1));
+            at = end;
+        }
+        const auto timed = [&times = core_.rest_times(), op = fmt::format("{} {}", method, path),
+                            known = std::move(known),
+                            handler = std::move(handler)](const HttpRequest& request) {
+            const auto begin = std::chrono::steady_clock::now();
+            const Status good = check_query(request, known);
+            HttpResponse response = good ? handler(request) : net::http_error(good.error());
+            const std::chrono::nanoseconds took = std::chrono::steady_clock::now() - begin;
+            times.record(op, static_cast<uint64_t>(took.count()));
+            return response;
+        };
+        server_.route(std::string(method), path, timed);
+    }
+
     template <class Function>
     HttpResponse read(Function function) const {
         return gate_.call([function = std::move(function)] { return at_once(function); });
@@ -286,6 +324,10 @@ MetricsPage collect_metrics(const Core& core) {
     counter("pureflash_store_calls_total", "Calls to stores.", counters.store_calls);
     counter("pureflash_store_call_errors_total", "Calls to stores that failed.",
             counters.store_call_errors);
+    core.rest_times().add_to(page, "pureflash_conductor_rest_seconds",
+                             "From the parsed REST request to its answer.");
+    core.rpc_times().add_to(page, "pureflash_conductor_rpc_seconds",
+                            "From receipt to answer of a call by a client or store.");
     return page;
 }
 

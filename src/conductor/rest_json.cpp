@@ -5,6 +5,7 @@
 #include <charconv>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace pf::conductor {
 
@@ -31,13 +32,24 @@ std::string_view health_name(v1::Health health) {
 class Fields {
   public:
     static Result<Fields> parse(std::string_view body) {
-        json value = json::parse(body, nullptr, false);
+        std::set<std::string, std::less<>> names;
+        std::string twice;  // the parser alone would let the last one win
+        const auto see = [&](int depth, json::parse_event_t event, const json& found) {
+            if (event != json::parse_event_t::key || depth != 1) return true;
+            const auto& name = found.get_ref<const std::string&>();
+            if (!names.insert(name).second && twice.empty()) twice = name;
+            return true;
+        };
+        json value = json::parse(body, see, false);
         if (value.is_discarded()) {
             return fail(Errc::invalid_argument, "the body is not JSON: send one JSON object");
         }
         if (!value.is_object()) {
             return fail(Errc::invalid_argument,
                         fmt::format("the body is a JSON {}: send an object", value.type_name()));
+        }
+        if (!twice.empty()) {
+            return fail(Errc::invalid_argument, fmt::format("field '{}' is given twice", twice));
         }
         return Fields(std::move(value));
     }

@@ -14,6 +14,12 @@ namespace {
 uint64_t connection_of(const net::ServerChannel& channel) {
     return reinterpret_cast<uint64_t>(channel.user);
 }
+
+// Of the generated schema, so it outlives the request.
+std::string_view op_name(const v1::RpcRequest& request) {
+    const auto* field = v1::RpcRequest::descriptor()->FindFieldByNumber(request.method_case());
+    return field == nullptr ? std::string_view("none") : std::string_view(field->name());
+}
 }  // namespace
 
 Status RpcServer::on_hello(net::ServerChannel& channel, const wire::Hello& hello,
@@ -56,11 +62,15 @@ Task<void> RpcServer::on_command(net::ServerChannel& channel, net::Incoming inco
 }
 
 Task<Result<std::string>> RpcServer::answer(std::string bytes, uint64_t connection) {
+    runtime::Reactor& reactor = runtime::Reactor::current();
+    const runtime::Nanos begin = reactor.fresh_now();
     v1::RpcRequest request;
     if (!request.ParseFromString(bytes)) {
         co_return fail(Errc::protocol, "the request is not a known message");
     }
+    const std::string_view op = op_name(request);
     const Result<v1::RpcReply> reply = co_await dispatch(std::move(request), connection);
+    core_.rpc_times().record(op, reactor.fresh_now() - begin);
     if (!reply) co_return std::unexpected<Error>(reply.error());
     co_return reply->SerializeAsString();
 }

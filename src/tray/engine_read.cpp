@@ -96,7 +96,7 @@ Task<Status> Engine::read(const ReadRequest& request) {
         give_back_batch(batch);
         co_return Status{};
     }
-    ReadHold hold;
+    ReadHold hold;  // T12
     held_.begin_read(hold);
     ++operations_;
     BatchDone done(batch, *disk_);

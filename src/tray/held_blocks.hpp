@@ -13,7 +13,9 @@
 
 namespace pf::tray {
 
-// A read in progress: blocks that were superseded after it began are held.
+// A read in progress: blocks that were superseded after it began are held, so what it reads is what
+// its table's CRCs are about (T12). Whatever will repair a block holds it likewise, takes only
+// bytes that match that CRC, and looks at the map again before it writes.
 struct ReadHold : ListHook {
     uint64_t stamp = 0;
 };

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Goal: the reference pages say what the programs say. Method: every command, option and configuration key of
 each program's own help is looked for on its page, and the page's for being real. Usage: BUILD"""
+import json
 import os
 import pathlib
 import re
@@ -8,8 +9,11 @@ import subprocess
 import sys
 import unittest
 
+from cluster import Cluster
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-TOOLS = os.path.join(os.path.realpath(sys.argv.pop(1) if len(sys.argv) > 1 else "build/release"), "src/tools")
+BUILD = os.path.realpath(sys.argv.pop(1) if len(sys.argv) > 1 else "build/release")
+TOOLS = os.path.join(BUILD, "src/tools")
 
 
 def page(name):
@@ -68,6 +72,35 @@ class Pages(unittest.TestCase):
         for operand in re.findall(r"^\| `([a-z]+)=", page("pfdd.md"), re.M):
             self.assertIn(f"{operand}=", help_text)
 
+    def test_pfinspect(self):
+        text, help_text = page("pfinspect.md"), said("pfinspect", "--help")
+        rows = dict(re.findall(r"^\| `([a-z]+)` \| .* \| (.*) \|$", text, re.M))
+        self.assertEqual(set(rows), set(re.search(r"WHAT TEXT:\{(.*?)\}", help_text).group(1).split(",")))
+        self.assertEqual(options(text), options(help_text))
+        for form in re.search(r"--output TEXT:\{(.*?)\}", help_text).group(1).split(","):
+            self.assertIn(f"`-o {form}`", text)
+
+        def inspect(path, what):
+            done = subprocess.run([f"{TOOLS}/pfinspect", path, what, "-o", "json"], capture_output=True, text=True,
+                                  timeout=20, check=False)
+            self.assertIn(f"\n| {done.returncode} | ", text)
+            return done.returncode, done.stdout
+        with Cluster(BUILD, tray_size="64M") as cluster:
+            cluster.cli("volume", "create", "v", "--size", "1M")
+            tray = f"{cluster.data}/tray0.img"
+            self.assertEqual(inspect(tray, "verify"), (2, ""), "in use")
+            cluster.stop()
+            for what, fields in rows.items():
+                status, shown = inspect(tray, what)
+                self.assertEqual(status, 0)
+                self.assertEqual(set(json.loads(shown)), set(re.findall(r"`([a-z_]+)`", fields)) | {"damage"})
+            for offset, whence, prints in ((0, os.SEEK_SET, True), (-4096, os.SEEK_END, False)):
+                with open(tray, "r+b") as file:   # one superblock, then the other
+                    file.seek(offset, whence)
+                    file.write(b"x" * 4096)
+                status, shown = inspect(tray, "verify")
+                self.assertEqual((status, shown != ""), (1, prints), "as operate/run.md says")
+
     def test_configuration(self):
         for program in ("pfs", "pfconductor"):
             self.assertIn(f"## {program}\n\n" + said(program, "--print-config-keys"), page("config.md"))
@@ -78,6 +111,15 @@ class Pages(unittest.TestCase):
                     section = line.strip("[]")
                 elif "=" in line and not line.startswith("#"):
                     self.assertIn(f"| `{section}.{line.split('=')[0].strip()}` |", page("config.md"))
+
+    def test_every_rule_is_named_where_it_is_kept(self):
+        text = (ROOT / "docs/internals/testing.md").read_text(encoding="utf-8")
+        rules = re.findall(r"^\| ([TRS]\d+) ", text, re.M)
+        self.assertLessEqual({f"T{number}" for number in range(1, 15)}, set(rules))
+        sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.[hc]pp")
+                          if "_test" not in path.name and "_fuzz" not in path.name)
+        named = set(re.findall(r"\b[TRS]\d+\b", sources))
+        self.assertEqual([rule for rule in rules if rule not in named], [])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,10 @@ class Installed(unittest.TestCase):
     def setUpClass(cls):
         cls.folder = tempfile.mkdtemp(prefix="pureflash-test.")
         cls.addClassCleanup(shutil.rmtree, cls.folder)
-        # As `make install PREFIX=/opt/pf DESTDIR=...`, which builds before: this test does not.
+        # As `make install PREFIX=/opt/pf DESTDIR=...`, which builds before: this test builds the engine only,
+        # where `make test` has not.
+        if not os.path.exists(f"{BUILD}/pfbd_fio.so"):
+            output("cmake", "--build", BUILD, "--target", "fio_engine")
         output("cmake", "--install", BUILD, "--prefix", "/opt/pf", env=dict(os.environ, DESTDIR=cls.folder))
         cls.prefix = os.path.join(cls.folder, "opt/pf")
         cls.pkgconfig = str(next(pathlib.Path(cls.prefix).rglob("pfbd.pc")).parent)
@@ -80,6 +83,23 @@ class Installed(unittest.TestCase):
                             continue
                         self.assertIn("ok", output(program, *arguments, env=environment))
             self.assertEqual(cluster.cli("-o", "names", "volume", "list"), "")
+
+    def test_make_install_builds_the_fio_engine(self):
+        steps = output("make", "-n", "-C", str(PROGRAMS.parents[2]), "install")
+        self.assertRegex(steps, r"(?s)--target fio_engine.*cmake --install")
+
+    def test_the_fio_engine_needs_no_build_folder(self):
+        engine = os.path.join(self.library, "pfbd_fio.so")
+        path = re.search(r"R(?:UN)?PATH.*\[(.*)\]", output("readelf", "-d", engine)).group(1).split(":")
+        self.assertIn("$ORIGIN", path)
+        self.assertEqual([entry for entry in path if not entry.startswith("$ORIGIN")], [])
+        found = re.search(r"libpfbd\.so\S* => (\S+)", output("ldd", engine, env={"PATH": os.environ["PATH"]}))
+        self.assertEqual(os.path.dirname(os.path.realpath(found.group(1))), os.path.realpath(self.library))
+        with Cluster(BUILD, tray_size="256M", tools=os.path.join(self.prefix, "bin")) as cluster:
+            cluster.cli("volume", "create", "f", "--size", "1M")
+            output("fio", "--name=f", f"--ioengine=external:{engine}", "--volume=f",
+                   f"--conductor={cluster.conductor}", "--rw=write", "--bs=64k", cwd=self.folder,
+                   env={"PATH": os.environ["PATH"]})
 
     def test_the_program_of_the_reference_page(self):
         page = (PROGRAMS.parents[2] / "docs/reference/pfbd.md").read_text(encoding="utf-8")

@@ -74,15 +74,18 @@ class Observe(unittest.TestCase):
             self.assertTrue(kind.startswith("text/plain; version=0.0.4"), kind)
             families = prometheus.read(body)
             self.assertTrue(all(name.startswith("pureflash_") for name in families), families.keys())
-        samples = families["pureflash_store_op_seconds"]["samples"]
-        for op in ("read", "write"):
-            value = {name[len("pureflash_store_op_seconds"):]: value for name, labels, value in samples
-                     if labels["op"] == op and "le" not in labels}
-            self.assertGreaterEqual(value["_count"], 20)
-            # Seconds, whatever the machine: more than 1 us and less than an hour for each.
-            self.assertGreater(value["_sum"], value["_count"] * 1e-6)
-            self.assertLess(value["_sum"], value["_count"] * 3600)
         page = prometheus.read(get(conductor, "/metrics")[1])
+        for source, histogram, ops, least in (
+                (families, "pureflash_store_op_seconds", ("read", "write"), 20),
+                (page, "pureflash_conductor_rest_seconds", ("POST /v1/volumes", "GET /healthz", "GET /metrics"), 1),
+                (page, "pureflash_conductor_rpc_seconds", ("register_store", "heartbeat", "open_volume"), 1)):
+            for op in ops:
+                value = {name[len(histogram):]: value for name, labels, value in source[histogram]["samples"]
+                         if labels["op"] == op and "le" not in labels}
+                self.assertGreaterEqual(value["_count"], least, op)
+                # Seconds, whatever the machine: more than 0.1 us and less than an hour for each.
+                self.assertGreater(value["_sum"], value["_count"] * 1e-7, op)
+                self.assertLess(value["_sum"], value["_count"] * 3600, op)
         self.assertEqual(page["pureflash_volumes"]["samples"][0][2], 1)
         documented = (ROOT / "docs/reference/metrics.md").read_text(encoding="utf-8")
         for name in set(page) | set(families):

@@ -6,6 +6,7 @@ import http.client
 import json
 import pathlib
 import re
+import socket
 import sys
 
 import yaml
@@ -203,6 +204,36 @@ def what_is_not_there(api):
     assert response.status == 413, response.status
 
 
+def no_length_is_no_body(api):
+    """As `curl -X POST` sends it; http.client would add `Content-Length: 0`."""
+    host, port = api.address.split(":")
+    for method, path, status in [("POST", "/v1/volumes/none/accept-loss?force=true", 404),
+                                 ("DELETE", "/v1/volumes/none", 404), ("PUT", "/v1/volumes", 405),
+                                 ("PATCH", "/v1/volumes/none", 400), ("POST", "/v1/volumes", 400)]:
+        with socket.create_connection((host, int(port)), timeout=20) as connection:
+            connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {api.address}\r\n\r\n".encode())
+            response = http.client.HTTPResponse(connection, method=method)
+            response.begin()
+            problem = json.loads(response.read())
+        assert response.status == status, f"{method} {path}: {response.status} {problem}"
+        check(problem, SPEC["components"]["schemas"]["Problem"], path)
+        assert "HTTP/1.1" not in problem["message"], problem
+
+
+def parameters_are_those_of_the_file(api):
+    """What is not in the file is refused by name, and nothing is done."""
+    api.call("post", "/v1/volumes", 201, {"name": "kept", "size_bytes": 4096})
+    for path, item in SPEC["paths"].items():
+        for method in set(item) - {"parameters"}:
+            problem = api.call(method, path, 400, query="?forse=true", name="kept", id=1, uuid="x")
+            assert "'forse'" in problem["message"], problem
+    twice = api.call("delete", "/v1/volumes/{name}", 400, query="?force=true&force=false", name="kept")
+    assert "'force'" in twice["message"], twice
+    body = '{"name": "kept", "size_bytes": 4096, "size_bytes": 8192}'
+    assert "'size_bytes'" in api.call("post", "/v1/volumes", 400, body)["message"]
+    api.call("delete", "/v1/volumes/{name}", 200, name="kept")
+
+
 def everything_was_called():
     missing = []
     for path, item in SPEC["paths"].items():
@@ -220,6 +251,8 @@ def main():
         stores_and_trays(api, node.data)
         cluster(api)
         what_is_not_there(api)
+        no_length_is_no_body(api)
+        parameters_are_those_of_the_file(api)
         everything_was_called()
         node.stop()
     print(f"{len(covered)} answers checked")

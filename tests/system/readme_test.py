@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Goal: the commands of README's "Start" work exactly as they are written. Method: they are cut out of the
+"""Goal: the commands of README's "Start" and of docs/start.md work exactly as they are written. Method: they are cut out of a
 page and run as one shell script that stops at the first failure. Only what the machine must have to itself is
 replaced: the folder, the ports, the size of the tray, and the build, which is there. Usage: BUILD"""
 import os
@@ -18,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = os.path.realpath(sys.argv.pop(1) if len(sys.argv) > 1 else "build/release")
 
 
-def commands_by_hand():
+def commands_of_readme():
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     start = re.search(r"^## Start$(.*?)^## ", page, re.M | re.S).group(1)
     blocks = re.findall(r"^```sh\n(.*?)^```", start, re.M | re.S)
@@ -27,17 +27,34 @@ def commands_by_hand():
     return blocks[1]
 
 
+def commands_of_the_start_page():
+    page = (ROOT / "docs/start.md").read_text(encoding="utf-8")
+    return "".join(re.findall(r"^```sh\n(.*?)^```", page, re.M | re.S))
+
+
 class Readme(unittest.TestCase):
     def test_start_by_hand(self):
+        complaints = self.run_as_written(commands_of_readme())
+        self.assertIn("1 GiB) copied", complaints)
+
+    def test_start_page(self):
+        complaints = self.run_as_written(commands_of_the_start_page())
+        self.assertIn("1024+0 records out", complaints)
+
+    def run_as_written(self, commands):
+        """What they say on stderr."""
         folder = tempfile.mkdtemp(prefix="pureflash-test.")
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
-        script = commands_by_hand()
+        script = commands
         base = free_port_base()
         for written, here in (("make release", "true"), ("$PWD/build/release", BUILD),
-                              ("/var/tmp/pf ", f"{folder}/pf --port-base {base} "), ("20G", "2G"), ("/tmp/", f"{folder}/")):
+                              ("--data /var/tmp/pf ", f"--data {folder}/pf --port-base {base} "), ("20G", "2G"),
+                              ("/tmp/", f"{folder}/")):
             self.assertIn(written, script)
             script = script.replace(written, here) if written != "/tmp/" else re.sub(
                 r"(?<![\w.])/tmp/(?!pureflash-test)", here, script)
+        script = script.replace("rm -r /var/tmp/pf ", f"rm -r {folder}/pf ")
+        self.assertNotIn("/var/tmp", script)
         environment = {"PATH": os.environ["PATH"], "PF_CONDUCTOR": f"127.0.0.1:{base + 20}"}
         out, err = (open(os.path.join(folder, name), "w+", encoding="utf-8") for name in ("out", "err"))
         # Files, not pipes: a server that is left over would hold a pipe open.
@@ -57,11 +74,11 @@ class Readme(unittest.TestCase):
         self.assertEqual(shell.returncode, 0, f"{script}\n{said}\n{complaints}")
         self.assertFalse(left, "the commands left a process running")
         # Each server says what the page says that it says.
-        for promised in re.findall(r"# (ready \S+)", commands_by_hand()):
+        for promised in re.findall(r"# (ready \S+)", commands):
             promised = promised.replace("49180", str(base + 20)).replace("/tmp/", f"{folder}/")
             self.assertIn(promised, said)
-        self.assertIn("1 GiB) copied", complaints)
         self.assertRegex(said, r"health +ok")
+        return complaints
 
 
 if __name__ == "__main__":

@@ -67,6 +67,13 @@ class BoundedPool : public httplib::TaskQueue {
     std::vector<std::thread> threads_;
 };
 
+// A request that states neither length nor encoding has no body (RFC 9112, 6.3). httplib would read
+// until the client closes, so it is told; the request is const for handlers only.
+void no_length_is_no_body(const httplib::Request& request) {
+    if (request.has_header("Content-Length") || request.has_header("Transfer-Encoding")) return;
+    const_cast<httplib::Request&>(request).headers.emplace("Content-Length", "0");
+}
+
 bool is_loopback(const std::string& host) {
     return host == "localhost" || host == "::1" || host.starts_with("127.");
 }
@@ -80,6 +87,19 @@ std::vector<std::string> split_path(std::string_view path) {
         begin = slash + 1;
     }
     return out;
+}
+
+// Those of the target alone: httplib's own list has those of a form in the body too.
+Status take_query(const std::string& target, std::map<std::string, std::string>& query) {
+    const size_t path_end = target.find('?');
+    if (path_end == std::string::npos) return {};
+    httplib::Params given;
+    httplib::detail::parse_query_text(target.substr(path_end + 1), given);
+    for (const auto& [name, value] : given) {
+        if (query.emplace(name, value).second) continue;
+        return fail(Errc::invalid_argument, fmt::format("parameter '{}' is given twice", name));
+    }
+    return {};
 }
 
 // Fills the parameters if the path fits the pattern.
@@ -126,6 +146,7 @@ class Server final : public HttpServer {
         server_.Delete(all, any).Options(all, any);
         // Matching recurses once for each character of the path.
         server_.set_pre_routing_handler([](const httplib::Request& from, httplib::Response& to) {
+            no_length_is_no_body(from);
             if (from.path.size() <= max_path_bytes)
                 return httplib::Server::HandlerResponse::Unhandled;
             to.status = 414;
@@ -194,8 +215,8 @@ class Server final : public HttpServer {
         request.method = from.method == "HEAD" ? "GET" : from.method;
         request.path = from.path;
         request.body = from.body;
-        for (const auto& [key, value] : from.params) request.query.emplace(key, value);
-        const HttpResponse response = dispatch(request, to);
+        const Status query = take_query(from.target, request.query);
+        const HttpResponse response = query ? dispatch(request, to) : http_error(query.error());
         to.status = response.status;
         to.set_content(response.body, response.content_type.c_str());
     }

@@ -19,7 +19,7 @@ struct HttpRequest {
     std::string method;
     std::string path;
     std::map<std::string, std::string> parameters;  // {name} of the route
-    std::map<std::string, std::string> query;
+    std::map<std::string, std::string> query;       // none twice: that is refused
     std::string body;
 };
 

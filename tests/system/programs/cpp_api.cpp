@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <exception>
 #include <pfbd.hpp>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -58,6 +59,13 @@ int main(int argc, char** argv) {
         } catch (const pfbd::Error& error) {
             check(error.code().value() == EEXIST, error.what());
         }
+        const std::string second = std::string(argv[1]) + "-2";
+        context.create_volume(second, 1 << 20);
+        const auto listed = context.list_volumes();
+        check(listed.size() == 2 && listed[0].name == argv[1] && listed[0].size_bytes == 64 << 20,
+              "list");
+        check(listed[1].name == second && listed[1].size_bytes == 1 << 20, "list in order");
+        context.delete_volume(second);
         {
             pfbd::Volume volume(context, argv[1]);
             check(volume.info().size_bytes == 64 << 20, "size");
