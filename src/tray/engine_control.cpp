@@ -2,6 +2,8 @@
 // that is durable; one at a time.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "tray/engine.hpp"
 
 namespace pf::tray {
@@ -18,6 +20,9 @@ struct Engine::ControlItem : LogItem {
     Status applied;
     std::coroutine_handle<> waiter;
 
+    void start(Engine& owner, const Record& what);
+    [[nodiscard]] Status end();
+
     bool await_ready() const noexcept { return finished; }
     void await_suspend(std::coroutine_handle<> handle) { waiter = handle; }
     void await_resume() const noexcept {}
@@ -33,41 +38,61 @@ uint64_t Engine::growth_of(const Record& record) {
     return generation_state_bytes;
 }
 
-Task<Status> Engine::log_control(Record record) {
-    if (failed_) co_return fail(Errc::io_error);
-    ControlItem item;
-    item.engine = this;
-    item.record = record;
+void Engine::ControlItem::start(Engine& owner, const Record& what) {
+    engine = &owner;
+    record = what;
     std::visit(
-        [&](const auto& value) {
+        [this](const auto& value) {
             using Kind = std::decay_t<decltype(value)>;
-            if constexpr (std::is_same_v<Kind, ShardRecord>) item.bytes = sizeof(ShardRecordFormat);
+            if constexpr (std::is_same_v<Kind, ShardRecord>) bytes = sizeof(ShardRecordFormat);
             if constexpr (std::is_same_v<Kind, GenerationRecord>) {
-                item.bytes = sizeof(GenerationRecordFormat);
+                bytes = sizeof(GenerationRecordFormat);
             }
-            if constexpr (std::is_same_v<Kind, SessionRecord>) {
-                item.bytes = sizeof(SessionRecordFormat);
-            }
+            if constexpr (std::is_same_v<Kind, SessionRecord>) bytes = sizeof(SessionRecordFormat);
         },
         record);
-    item.encode = [](LogItem& self, MutableBytes to) {
+    encode = [](LogItem& self, MutableBytes to) {
         return std::visit([&](const auto& value) { return encode_record(value, to); },
                           static_cast<ControlItem&>(self).record);
     };
-    item.completed = [](LogItem& self, bool ok) {
+    completed = [](LogItem& self, bool durable) {
         auto& control = static_cast<ControlItem&>(self);
         control.finished = true;
-        control.ok = ok;
-        if (ok) control.applied = apply_control(control.engine->map_, control.record);
+        control.ok = durable;
+        if (durable) control.applied = apply_control(control.engine->map_, control.record);
         if (control.waiter) runtime::schedule(control.waiter);
     };
-    ++operations_;
-    log_.submit(item, LogRank::control);
+    ++engine->operations_;
+    engine->log_.submit(*this, LogRank::control);
+}
+
+// After it was awaited.
+Status Engine::ControlItem::end() {
+    engine->end_operation();
+    if (!ok) return fail(Errc::io_error);
+    engine->state_bytes_ += growth_of(record);
+    return std::move(applied);
+}
+
+Task<Status> Engine::log_control(Record record) {
+    if (failed_) co_return fail(Errc::io_error);
+    ControlItem item;
+    item.start(*this, record);
     co_await item;
-    end_operation();
-    if (!item.ok) co_return fail(Errc::io_error);
-    state_bytes_ += growth_of(record);
-    co_return std::move(item.applied);
+    co_return item.end();
+}
+
+Task<Status> Engine::log_together(std::vector<Record> records) {
+    if (failed_) co_return fail(Errc::io_error);
+    std::vector<ControlItem> items(records.size());
+    for (size_t i = 0; i < records.size(); ++i) items[i].start(*this, records[i]);
+    Status first;
+    for (ControlItem& item : items) {
+        co_await item;
+        Status done = item.end();
+        if (first && !done) first = std::move(done);
+    }
+    co_return first;
 }
 
 // Live, the callers have checked; a replay around a loss (T7) finds records whose ground is gone.
@@ -206,16 +231,22 @@ Task<Status> Engine::set_shard_state(ShardState state) {
     co_return result;
 }
 
-Task<Status> Engine::delete_shard(ShardId id) {
+Task<Status> Engine::delete_shards(std::vector<ShardId> ids) {
+    constexpr size_t at_once = 64;
+    std::ranges::sort(ids);
+    ids.erase(std::ranges::unique(ids).begin(), ids.end());
     co_await control_.lock();
     Status result;
-    if (map_.find(id) == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
-    } else {
-        ShardRecord record;
-        record.type = RecordType::delete_shard;
-        record.state.shard = id;
-        result = co_await log_control(record);
+    for (size_t begin = 0; result && begin < ids.size(); begin += at_once) {
+        std::vector<Record> records;
+        for (size_t i = begin; i < std::min(ids.size(), begin + at_once); ++i) {
+            if (map_.find(ids[i]) == nullptr) continue;
+            ShardRecord record;
+            record.type = RecordType::delete_shard;
+            record.state.shard = ids[i];
+            records.emplace_back(record);
+        }
+        result = co_await log_together(std::move(records));
     }
     control_.unlock();
     collector_.kick();
