@@ -82,6 +82,9 @@ class Engine final : private LogWriter::Client {
     static constexpr uint64_t generation_state_bytes = 40;
     static constexpr uint64_t session_state_bytes = 288;
 
+    // One control call at a time: decides under the lock what to log, if anything, and logs it.
+    template <class Decide>
+    runtime::Task<Status> control(const Decide& decide);
     runtime::Task<Status> log_control(Record record);
     // Their records share log blocks and flushes; applied in their order.
     runtime::Task<Status> log_together(std::vector<Record> records);
