@@ -68,5 +68,28 @@ TEST(DeleteShards, AFailedFlushIsAnError) {
     EXPECT_FALSE(rig.run(rig.tray().delete_shards(all_of_them())));
 }
 
+// Found by reading: each deletion of a generation was counted as growth of the state, so a nearly
+// full tray refused writes until the next checkpoint.
+TEST(DeleteGenerations, DoNotTakeRoomFromANearlyFullTray) {
+    constexpr SnapSeq generations = 2000;
+    // A log that holds all of it: a checkpoint would measure the state again.
+    TrayRig rig({.disk_bytes = uint64_t{80} << 20, .log_bytes = uint64_t{64} << 20});
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 8192));
+    for (SnapSeq next = 2; next <= generations; ++next)
+        ASSERT_TRUE(rig.run(rig.tray().create_generation({1, next}, {1, next - 1}, true)));
+    uint32_t block = 0;
+    while (rig.write(1, generations, block, 1, block)) ++block;
+    ASSERT_TRUE(rig.write(1, generations, 0, 12, 0, WriteKind::unmap));
+    ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
+    rig.settle();
+    for (SnapSeq old = 1; old + 100 < generations; ++old)
+        ASSERT_TRUE(rig.run(rig.tray().delete_generation({1, old})));
+    EXPECT_TRUE(rig.write(1, generations, 0, 10, 1));
+    rig.settle();
+    rig.check_space();
+}
+
 }  // namespace
 }  // namespace pf::tray

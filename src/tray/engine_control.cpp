@@ -36,7 +36,10 @@ uint64_t Engine::growth_of(const Record& record) {
     }
     if (const auto* session = std::get_if<SessionRecord>(&record))
         return session->type == RecordType::open_session ? session_state_bytes : 0;
-    return generation_state_bytes;
+    // What is being deleted stays in the state, as large as it was, until the collector has freed
+    // it.
+    const auto& generation = std::get<GenerationRecord>(record);
+    return generation.type == RecordType::delete_generation ? 0 : generation_state_bytes;
 }
 
 void Engine::ControlItem::start(Engine& owner, const Record& what) {
