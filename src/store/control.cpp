@@ -2,6 +2,8 @@
 // answer, so each is written to be repeated.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/log.hpp"
 #include "net/rpc.hpp"
 #include "runtime/call_on.hpp"
@@ -68,14 +70,23 @@ Task<Status> Store::apply_shard(v1::ApplyShard request) {
 }
 
 Task<Status> Store::delete_shard(tray::ShardId id) {
-    const auto known = shards_.find(id);
-    if (known == shards_.end()) co_return Status{};  // gone already
+    std::vector<tray::ShardId> one;
+    if (shards_.contains(id)) one.push_back(id);  // else gone already
+    Task<Status> deleting = delete_on_tray(std::move(one));
+    const Status deleted = co_await deleting;
+    co_return deleted;
+}
+
+Task<Status> Store::delete_on_tray(std::vector<tray::ShardId> ids) {
+    if (ids.empty()) co_return Status{};
+    const auto known = shards_.find(ids.front());
     Worker& worker = *known->second.worker;
     const Uuid tray = known->second.tray;
     Task<Status> deleting =
-        call_on(worker.reactor(), [&] { return worker.delete_shard(tray, id); });
+        call_on(worker.reactor(), [&] { return worker.delete_shards(tray, ids); });
     PF_CO_TRY(co_await deleting);
-    shards_.erase(id);  // not before: told again, it must not be called gone while it is not
+    // Not before: told again, none must be called gone while it is not.
+    for (const tray::ShardId id : ids) shards_.erase(id);
     co_return Status{};
 }
 
@@ -94,10 +105,18 @@ Task<Status> Store::delete_shards(v1::DeleteShardsRequest request) {
                             request.tray_uuid(), at->place.path));
         }
     }
+    std::vector<tray::ShardId> together;
     for (const uint64_t id : request.shard_ids()) {
-        Task<Status> deleting = delete_shard(id);
-        PF_CO_TRY(co_await deleting);
+        const auto known = shards_.find(id);
+        if (known == shards_.end()) continue;  // gone already
+        if (!together.empty() && shards_.at(together.front()).tray != known->second.tray) {
+            Task<Status> deleting = delete_on_tray(std::exchange(together, {}));
+            PF_CO_TRY(co_await deleting);
+        }
+        together.push_back(id);
     }
+    Task<Status> deleting = delete_on_tray(std::move(together));
+    PF_CO_TRY(co_await deleting);
     co_return Status{};
 }
 

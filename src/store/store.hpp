@@ -85,6 +85,8 @@ class Store final : public net::Handler, public LinkOwner {
     // it cannot be deleted, and would be back with it.
     [[nodiscard]] runtime::Task<Status> delete_shards(pureflash::v1::DeleteShardsRequest request);
     [[nodiscard]] runtime::Task<Status> delete_shard(tray::ShardId id);
+    // All on the same tray, and known.
+    [[nodiscard]] runtime::Task<Status> delete_on_tray(std::vector<tray::ShardId> ids);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);
     // Returns how many shards had a loss to accept (T7).
     [[nodiscard]] runtime::Task<Result<uint32_t>> accept_loss(

@@ -199,20 +199,20 @@ Task<void> Worker::drop_shard(Shard& shard) {
     shards_.erase(shard.state().shard);
 }
 
-// May come again after the tray failed in between: the shard is not served then, but is on the
-// tray.
-Task<Status> Worker::delete_shard(Uuid tray, tray::ShardId id) {
+// May come again after the tray failed in between: a shard is not served then, but is on the tray.
+Task<Status> Worker::delete_shards(Uuid tray, std::vector<tray::ShardId> ids) {
     TraySlot* slot = trays_.find(tray);
     if (slot == nullptr || slot->tray == nullptr) {
         co_return fail(Errc::not_found, "no such tray here: " + tray.text());
     }
-    if (Shard* shard = find_shard(id)) {
+    for (const tray::ShardId id : ids) {
+        Shard* shard = find_shard(id);
+        if (shard == nullptr) continue;
         Task<void> dropping = drop_shard(*shard);
         co_await dropping;
     }
-    Task<Status> deleting = slot->tray->delete_shard(id);
+    Task<Status> deleting = slot->tray->delete_shards(std::move(ids));
     const Status deleted = co_await deleting;
-    if (!deleted && deleted.error().code == Errc::not_found) co_return Status{};  // gone already
     co_return deleted;
 }
 

@@ -84,7 +84,7 @@ class Worker final : public net::Handler {
     void serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere);
     [[nodiscard]] runtime::Task<Status> remove_tray(Uuid tray, bool force);
     [[nodiscard]] runtime::Task<Status> apply_shard(Uuid tray, tray::ShardState state);
-    [[nodiscard]] runtime::Task<Status> delete_shard(Uuid tray, tray::ShardId id);
+    [[nodiscard]] runtime::Task<Status> delete_shards(Uuid tray, std::vector<tray::ShardId> ids);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);
     // T7: of these shards of the tray, or of all if none is named. Returns how many had a loss.
     [[nodiscard]] runtime::Task<Result<uint32_t>> accept_loss(Uuid tray,

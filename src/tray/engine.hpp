@@ -46,7 +46,7 @@ class Engine final : private LogWriter::Client {
 
     runtime::Task<Status> create_shard(ShardState state, GenerationId parent);
     runtime::Task<Status> set_shard_state(ShardState state);
-    runtime::Task<Status> delete_shard(ShardId shard);
+    runtime::Task<Status> delete_shards(std::vector<ShardId> ids);
     runtime::Task<Status> accept_loss(ShardId shard);
     runtime::Task<Status> create_generation(GenerationId id, GenerationId parent, bool make_head);
     runtime::Task<Status> delete_generation(GenerationId id);
@@ -82,7 +82,12 @@ class Engine final : private LogWriter::Client {
     static constexpr uint64_t generation_state_bytes = 40;
     static constexpr uint64_t session_state_bytes = 288;
 
+    // One control call at a time: decides under the lock what to log, if anything, and logs it.
+    template <class Decide>
+    runtime::Task<Status> control(const Decide& decide);
     runtime::Task<Status> log_control(Record record);
+    // Their records share log blocks and flushes; applied in their order.
+    runtime::Task<Status> log_together(std::vector<Record> records);
     [[nodiscard]] Status check_new_generation(GenerationId id, GenerationId parent,
                                               bool make_head) const;
     [[nodiscard]] Status check_range(const Shard& shard, uint32_t block, uint32_t count) const;

@@ -2,6 +2,9 @@
 // that is durable; one at a time.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <optional>
+
 #include "tray/engine.hpp"
 
 namespace pf::tray {
@@ -18,6 +21,9 @@ struct Engine::ControlItem : LogItem {
     Status applied;
     std::coroutine_handle<> waiter;
 
+    void start(Engine& owner, const Record& what);
+    [[nodiscard]] Status end();
+
     bool await_ready() const noexcept { return finished; }
     void await_suspend(std::coroutine_handle<> handle) { waiter = handle; }
     void await_resume() const noexcept {}
@@ -30,44 +36,67 @@ uint64_t Engine::growth_of(const Record& record) {
     }
     if (const auto* session = std::get_if<SessionRecord>(&record))
         return session->type == RecordType::open_session ? session_state_bytes : 0;
-    return generation_state_bytes;
+    // What is being deleted stays in the state, as large as it was, until the collector has freed
+    // it.
+    const auto& generation = std::get<GenerationRecord>(record);
+    return generation.type == RecordType::delete_generation ? 0 : generation_state_bytes;
+}
+
+void Engine::ControlItem::start(Engine& owner, const Record& what) {
+    engine = &owner;
+    record = what;
+    std::visit(
+        [this](const auto& value) {
+            using Kind = std::decay_t<decltype(value)>;
+            if constexpr (std::is_same_v<Kind, ShardRecord>) bytes = sizeof(ShardRecordFormat);
+            if constexpr (std::is_same_v<Kind, GenerationRecord>) {
+                bytes = sizeof(GenerationRecordFormat);
+            }
+            if constexpr (std::is_same_v<Kind, SessionRecord>) bytes = sizeof(SessionRecordFormat);
+        },
+        record);
+    encode = [](LogItem& self, MutableBytes to) {
+        return std::visit([&](const auto& value) { return encode_record(value, to); },
+                          static_cast<ControlItem&>(self).record);
+    };
+    completed = [](LogItem& self, bool durable) {
+        auto& control = static_cast<ControlItem&>(self);
+        control.finished = true;
+        control.ok = durable;
+        if (durable) control.applied = apply_control(control.engine->map_, control.record);
+        if (control.waiter) runtime::schedule(control.waiter);
+    };
+    ++engine->operations_;
+    engine->log_.submit(*this, LogRank::control);
+}
+
+// After it was awaited.
+Status Engine::ControlItem::end() {
+    engine->end_operation();
+    if (!ok) return fail(Errc::io_error);
+    engine->state_bytes_ += growth_of(record);
+    return std::move(applied);
 }
 
 Task<Status> Engine::log_control(Record record) {
     if (failed_) co_return fail(Errc::io_error);
     ControlItem item;
-    item.engine = this;
-    item.record = record;
-    std::visit(
-        [&](const auto& value) {
-            using Kind = std::decay_t<decltype(value)>;
-            if constexpr (std::is_same_v<Kind, ShardRecord>) item.bytes = sizeof(ShardRecordFormat);
-            if constexpr (std::is_same_v<Kind, GenerationRecord>) {
-                item.bytes = sizeof(GenerationRecordFormat);
-            }
-            if constexpr (std::is_same_v<Kind, SessionRecord>) {
-                item.bytes = sizeof(SessionRecordFormat);
-            }
-        },
-        record);
-    item.encode = [](LogItem& self, MutableBytes to) {
-        return std::visit([&](const auto& value) { return encode_record(value, to); },
-                          static_cast<ControlItem&>(self).record);
-    };
-    item.completed = [](LogItem& self, bool ok) {
-        auto& control = static_cast<ControlItem&>(self);
-        control.finished = true;
-        control.ok = ok;
-        if (ok) control.applied = apply_control(control.engine->map_, control.record);
-        if (control.waiter) runtime::schedule(control.waiter);
-    };
-    ++operations_;
-    log_.submit(item, LogRank::control);
+    item.start(*this, record);
     co_await item;
-    end_operation();
-    if (!item.ok) co_return fail(Errc::io_error);
-    state_bytes_ += growth_of(record);
-    co_return std::move(item.applied);
+    co_return item.end();
+}
+
+Task<Status> Engine::log_together(std::vector<Record> records) {
+    if (failed_) co_return fail(Errc::io_error);
+    std::vector<ControlItem> items(records.size());
+    for (size_t i = 0; i < records.size(); ++i) items[i].start(*this, records[i]);
+    Status first;
+    for (ControlItem& item : items) {
+        co_await item;
+        Status done = item.end();
+        if (first && !done) first = std::move(done);
+    }
+    co_return first;
 }
 
 // Live, the callers have checked; a replay around a loss (T7) finds records whose ground is gone.
@@ -154,68 +183,93 @@ Status Engine::check_new_generation(GenerationId id, GenerationId parent, bool m
     return {};
 }
 
-Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
+namespace {
+
+// What a call logs; nothing if it is done already.
+using Decision = Result<std::optional<Record>>;
+
+std::unexpected<Error> no_such_shard(ShardId id) {
+    return fail(Errc::not_found, fmt::format("shard {} does not exist", id));
+}
+
+}  // namespace
+
+template <class Decide>
+Task<Status> Engine::control(const Decide& decide) {
     co_await control_.lock();
+    Decision decision = decide();
     Status result;
-    if (state.shard == 0 || state.snap_seq == 0 || state.blocks == 0 ||
-        state.blocks > max_shard_blocks) {
-        result = fail(Errc::invalid_argument,
-                      "a shard needs a non-zero name and snap_seq and 1 to 2^24 blocks");
-    } else if (map_.find_any(state.shard) != nullptr) {
-        result = fail(Errc::already_exists, fmt::format("shard {} exists", state.shard));
-    } else if (parent.shard != 0) {
-        result = check_new_generation({state.shard, state.snap_seq}, parent, true);
-        if (result && state.blocks < map_.find_any(parent.shard)->state.blocks) {
-            result = fail(Errc::invalid_argument, "a clone is at least as large as its parent");
-        }
+    if (!decision) {
+        result = std::unexpected<Error>(std::move(decision).error());
+    } else if (*decision) {
+        result = co_await log_control(**decision);
     }
-    if (result) {
+    control_.unlock();
+    co_return result;
+}
+
+Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
+    const auto decide = [&]() -> Decision {
+        if (state.shard == 0 || state.snap_seq == 0 || state.blocks == 0 ||
+            state.blocks > max_shard_blocks) {
+            return fail(Errc::invalid_argument,
+                        "a shard needs a non-zero name and snap_seq and 1 to 2^24 blocks");
+        }
+        if (map_.find_any(state.shard) != nullptr)
+            return fail(Errc::already_exists, fmt::format("shard {} exists", state.shard));
+        if (parent.shard != 0) {
+            PF_TRY(check_new_generation({state.shard, state.snap_seq}, parent, true));
+            if (state.blocks < map_.find_any(parent.shard)->state.blocks)
+                return fail(Errc::invalid_argument, "a clone is at least as large as its parent");
+        }
         ShardRecord record;
         record.type = RecordType::create_shard;
         record.state = state;
         record.parent = parent;
-        result = co_await log_control(record);
-    }
-    control_.unlock();
-    co_return result;
+        return record;
+    };
+    co_return co_await control(decide);
 }
 
 Task<Status> Engine::set_shard_state(ShardState state) {
-    co_await control_.lock();
-    Status result;
-    const Shard* shard = map_.find(state.shard);
-    if (shard == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", state.shard));
-    } else if (state.epoch < shard->state.epoch) {
-        result = fail(Errc::stale_epoch,
-                      fmt::format("epoch {} is older than {}", state.epoch, shard->state.epoch));
-    } else if (state.blocks < shard->state.blocks || state.blocks > max_shard_blocks) {
-        result = fail(Errc::invalid_argument,
-                      fmt::format("a shard of {} blocks cannot become {}: it may only grow, to "
-                                  "2^24 at most",
-                                  shard->state.blocks, state.blocks));
-    }
-    if (result) {
+    const auto decide = [&]() -> Decision {
+        const Shard* shard = map_.find(state.shard);
+        if (shard == nullptr) return no_such_shard(state.shard);
+        if (state.epoch < shard->state.epoch) {
+            return fail(Errc::stale_epoch,
+                        fmt::format("epoch {} is older than {}", state.epoch, shard->state.epoch));
+        }
+        if (state.blocks < shard->state.blocks || state.blocks > max_shard_blocks) {
+            return fail(Errc::invalid_argument,
+                        fmt::format("a shard of {} blocks cannot become {}: it may only grow, to "
+                                    "2^24 at most",
+                                    shard->state.blocks, state.blocks));
+        }
         ShardRecord record;
         record.type = RecordType::set_shard;
         record.state = state;
         record.state.snap_seq = shard->state.snap_seq;
-        result = co_await log_control(record);
-    }
-    control_.unlock();
-    co_return result;
+        return record;
+    };
+    co_return co_await control(decide);
 }
 
-Task<Status> Engine::delete_shard(ShardId id) {
+Task<Status> Engine::delete_shards(std::vector<ShardId> ids) {
+    constexpr size_t at_once = 64;
+    std::ranges::sort(ids);
+    ids.erase(std::ranges::unique(ids).begin(), ids.end());
     co_await control_.lock();
     Status result;
-    if (map_.find(id) == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
-    } else {
-        ShardRecord record;
-        record.type = RecordType::delete_shard;
-        record.state.shard = id;
-        result = co_await log_control(record);
+    for (size_t begin = 0; result && begin < ids.size(); begin += at_once) {
+        std::vector<Record> records;
+        for (size_t i = begin; i < std::min(ids.size(), begin + at_once); ++i) {
+            if (map_.find(ids[i]) == nullptr) continue;
+            ShardRecord record;
+            record.type = RecordType::delete_shard;
+            record.state.shard = ids[i];
+            records.emplace_back(record);
+        }
+        result = co_await log_together(std::move(records));
     }
     control_.unlock();
     collector_.kick();
@@ -225,130 +279,111 @@ Task<Status> Engine::delete_shard(ShardId id) {
 // T7: the operator takes what is there. What the shard remembered of its clients went at the mount
 // that marked it, so no request from before the loss is answered wrongly or run twice (R8).
 Task<Status> Engine::accept_loss(ShardId id) {
-    co_await control_.lock();
-    Status result;
-    const Shard* shard = map_.find(id);
-    if (shard == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
-    } else if (shard->state.damaged) {
+    const auto decide = [&]() -> Decision {
+        const Shard* shard = map_.find(id);
+        if (shard == nullptr) return no_such_shard(id);
+        if (!shard->state.damaged) return std::nullopt;
         ShardRecord record;
         record.type = RecordType::accept_loss;
         record.state.shard = id;
-        result = co_await log_control(record);
-    }
-    control_.unlock();
-    co_return result;
+        return record;
+    };
+    co_return co_await control(decide);
 }
 
 Task<Status> Engine::create_generation(GenerationId id, GenerationId parent, bool make_head) {
-    co_await control_.lock();
-    Status result;
-    const Shard* shard = map_.find(id.shard);
-    if (shard == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id.shard));
-    } else if (id.snap_seq <= shard->highest_snap_seq) {
-        result =
-            fail(Errc::already_exists, fmt::format("snap_seq {} was used: the next is above {}",
-                                                   id.snap_seq, shard->highest_snap_seq));
-    } else if (shard->generations.size() >= Map::max_generations_per_shard) {
-        result =
-            fail(Errc::resource_exhausted, fmt::format("shard {} has {} generations, the limit",
-                                                       id.shard, Map::max_generations_per_shard));
-    } else {
-        result = check_new_generation(id, parent, make_head);
-    }
-    if (result) {
+    const auto decide = [&]() -> Decision {
+        const Shard* shard = map_.find(id.shard);
+        if (shard == nullptr) return no_such_shard(id.shard);
+        if (id.snap_seq <= shard->highest_snap_seq) {
+            return fail(Errc::already_exists,
+                        fmt::format("snap_seq {} was used: the next is above {}", id.snap_seq,
+                                    shard->highest_snap_seq));
+        }
+        if (shard->generations.size() >= Map::max_generations_per_shard) {
+            return fail(Errc::resource_exhausted,
+                        fmt::format("shard {} has {} generations, the limit", id.shard,
+                                    Map::max_generations_per_shard));
+        }
+        PF_TRY(check_new_generation(id, parent, make_head));
         GenerationRecord record;
         record.id = id;
         record.parent = parent;
         record.make_head = make_head;
-        result = co_await log_control(record);
-    }
-    control_.unlock();
+        return record;
+    };
+    Status result = co_await control(decide);
     if (map_.heads_changed()) collector_.kick();  // a rollback: tables became old ones
     co_return result;
 }
 
 Task<Status> Engine::delete_generation(GenerationId id) {
-    co_await control_.lock();
-    Status result;
-    const Generation* generation = map_.find_generation(id);
-    if (generation == nullptr || generation->deleted) {
-        result = fail(Errc::not_found,
-                      fmt::format("generation {}@{} does not exist", id.shard, id.snap_seq));
-    } else if (generation->shard->head == generation) {
-        result =
-            fail(Errc::busy, fmt::format("generation {}@{} is the head", id.shard, id.snap_seq));
-    } else {
+    const auto decide = [&]() -> Decision {
+        const Generation* generation = map_.find_generation(id);
+        if (generation == nullptr || generation->deleted) {
+            return fail(Errc::not_found,
+                        fmt::format("generation {}@{} does not exist", id.shard, id.snap_seq));
+        }
+        if (generation->shard->head == generation) {
+            return fail(Errc::busy,
+                        fmt::format("generation {}@{} is the head", id.shard, id.snap_seq));
+        }
         GenerationRecord record;
         record.type = RecordType::delete_generation;
         record.id = id;
-        result = co_await log_control(record);
-    }
-    control_.unlock();
+        return record;
+    };
+    Status result = co_await control(decide);
     collector_.kick();
     co_return result;
 }
 
 Task<Status> Engine::open_session(ShardId id, uint64_t session) {
-    co_await control_.lock();
-    Status result;
-    const Shard* shard = map_.find(id);
-    if (shard == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
-    } else if (session == 0) {
-        result = fail(Errc::invalid_argument, "session 0 is reserved");
-    } else if (shard->sessions.find(session) == nullptr) {
+    const auto decide = [&]() -> Decision {
+        const Shard* shard = map_.find(id);
+        if (shard == nullptr) return no_such_shard(id);
+        if (session == 0) return fail(Errc::invalid_argument, "session 0 is reserved");
+        if (shard->sessions.find(session) != nullptr) return std::nullopt;
         if (shard->sessions.all().size() >= session_limit) {
-            result = fail(Errc::resource_exhausted,
-                          fmt::format("shard {} has {} sessions, the limit", id, session_limit));
-        } else {
-            SessionRecord record;
-            record.shard = id;
-            record.request.session = session;
-            result = co_await log_control(record);
+            return fail(Errc::resource_exhausted,
+                        fmt::format("shard {} has {} sessions, the limit", id, session_limit));
         }
-    }
-    control_.unlock();
-    co_return result;
+        SessionRecord record;
+        record.shard = id;
+        record.request.session = session;
+        return record;
+    };
+    co_return co_await control(decide);
 }
 
 Task<Status> Engine::close_session(ShardId id, uint64_t session) {
-    co_await control_.lock();
-    Status result;
-    const Shard* shard = map_.find(id);
-    if (shard == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
-    } else if (shard->sessions.find(session) != nullptr) {
+    const auto decide = [&]() -> Decision {
+        const Shard* shard = map_.find(id);
+        if (shard == nullptr) return no_such_shard(id);
+        if (shard->sessions.find(session) == nullptr) return std::nullopt;
         SessionRecord record;
         record.type = RecordType::close_session;
         record.shard = id;
         record.request.session = session;
-        result = co_await log_control(record);
-    }
-    control_.unlock();
-    co_return result;
+        return record;
+    };
+    co_return co_await control(decide);
 }
 
 Task<Status> Engine::void_request(ShardId id, RequestName request) {
-    co_await control_.lock();
-    Status result;
-    const Shard* shard = map_.find(id);
-    if (shard == nullptr) {
-        result = fail(Errc::not_found, fmt::format("shard {} does not exist", id));
-    } else if (shard->sessions.find(request.session) == nullptr) {
-        result = fail(Errc::unknown_session);
-    } else if (!Sessions::in_window(request)) {
-        result = fail(Errc::resource_exhausted);  // R8: the mark would be dropped
-    } else {
+    const auto decide = [&]() -> Decision {
+        const Shard* shard = map_.find(id);
+        if (shard == nullptr) return no_such_shard(id);
+        if (shard->sessions.find(request.session) == nullptr) return fail(Errc::unknown_session);
+        // R8: the mark would be dropped.
+        if (!Sessions::in_window(request)) return fail(Errc::resource_exhausted);
         SessionRecord record;
         record.type = RecordType::void_request;
         record.shard = id;
         record.request = request;
-        result = co_await log_control(record);
-    }
-    control_.unlock();
-    co_return result;
+        return record;
+    };
+    co_return co_await control(decide);
 }
 
 }  // namespace pf::tray

@@ -80,7 +80,13 @@ Task<Status> Tray::set_shard_state(ShardState state) {
     return engine_->set_shard_state(state);
 }
 Task<Status> Tray::delete_shard(ShardId shard) {
-    return engine_->delete_shard(shard);
+    if (!shard_state(shard))
+        co_return fail(Errc::not_found, fmt::format("shard {} does not exist", shard));
+    std::vector<ShardId> one(1, shard);
+    co_return co_await engine_->delete_shards(std::move(one));
+}
+Task<Status> Tray::delete_shards(std::vector<ShardId> shards) {
+    return engine_->delete_shards(std::move(shards));
 }
 Task<Status> Tray::accept_loss(ShardId shard) {
     return engine_->accept_loss(shard);

@@ -107,6 +107,9 @@ class Tray {
     [[nodiscard]] runtime::Task<Status> set_shard_state(ShardState state);
     // Blocks are freed in the background; the shard is gone at once and stays gone after a crash.
     [[nodiscard]] runtime::Task<Status> delete_shard(ShardId shard);
+    // The same for several, with a flush for dozens of them. Those that are not there are done.
+    // After an error some may be gone.
+    [[nodiscard]] runtime::Task<Status> delete_shards(std::vector<ShardId> shards);
     // T7: a damaged shard serves what is left of it from now on. Nothing to do for one that is not
     // damaged.
     [[nodiscard]] runtime::Task<Status> accept_loss(ShardId shard);

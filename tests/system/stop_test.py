@@ -47,31 +47,30 @@ class Stop(unittest.TestCase):
         self.addCleanup(clean_up)
         return process
 
+    def ends(self, copy, by, says):
+        """Of a signal, in time, with its summary."""
+        copy.send_signal(by)
+        copy.wait(timeout=PATIENCE_S)
+        said = copy.stderr.read()
+        copy.stderr.close()
+        self.assertEqual(copy.returncode, 128 + by, said)
+        self.assertIn(says, said)
+
     def test_pfdd_between_pipes_that_wait(self):
         source, fill = os.pipe()
         copy = self.start("pfdd", "of=pf:v", stdin=source)
         os.write(fill, b"x" * 4096)
         time.sleep(0.5)
-        copy.send_signal(signal.SIGTERM)
-        copy.wait(timeout=PATIENCE_S)
-        said = copy.stderr.read()
-        copy.stderr.close()
+        self.ends(copy, signal.SIGTERM, "4096 bytes")
         os.close(source)
         os.close(fill)
-        self.assertEqual(copy.returncode, 128 + signal.SIGTERM, said)
-        self.assertIn("4096 bytes", said)
 
         empty, target = os.pipe()
         copy = self.start("pfdd", "if=/dev/zero", stdout=target)
         time.sleep(0.5)
-        copy.send_signal(signal.SIGINT)
-        copy.wait(timeout=PATIENCE_S)
-        said = copy.stderr.read()
-        copy.stderr.close()
+        self.ends(copy, signal.SIGINT, "copied")
         os.close(empty)
         os.close(target)
-        self.assertEqual(copy.returncode, 128 + signal.SIGINT, said)
-        self.assertIn("copied", said)
 
     def test_with_a_store_that_is_away(self):
         socket = os.path.join(self.cluster.folder, "v.sock")

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 #include <httplib.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <condition_variable>
 #include <deque>
@@ -11,6 +13,7 @@
 
 #include "base/assert.hpp"
 #include "base/log.hpp"
+#include "net/http/timed_stream.hpp"
 
 namespace pf::net {
 
@@ -120,15 +123,40 @@ bool match(const std::string& pattern, const std::vector<std::string>& path,
     return true;
 }
 
+// httplib with our limits of time.
+class TimedServer final : public httplib::Server {
+  public:
+    explicit TimedServer(const HttpOptions& options)
+        : limits_{.idle = std::chrono::seconds(options.read_timeout_s),
+                  .request = std::chrono::seconds(options.request_timeout_s),
+                  .stalled = std::chrono::seconds(options.write_timeout_s),
+                  .answer = std::chrono::seconds(options.answer_timeout_s)} {}
+
+  private:
+    bool process_and_close_socket(socket_t fd) override {
+        TimedStream stream(fd, limits_);
+        bool good = true;
+        for (size_t left = keep_alive_max_count_;
+             left > 0 && svr_sock_ != INVALID_SOCKET && stream.begin_request(keep_alive); --left) {
+            bool closed = false;
+            good = process_request(stream, left == 1, closed, nullptr);
+            if (!good || closed || stream.late()) break;
+        }
+        ::shutdown(fd, SHUT_RDWR);
+        ::close(fd);
+        return good;
+    }
+
+    static constexpr std::chrono::milliseconds keep_alive{1000};
+    StreamLimits limits_;
+};
+
 class Server final : public HttpServer {
   public:
-    explicit Server(HttpOptions options) : options_(std::move(options)) {
+    explicit Server(HttpOptions options) : options_(std::move(options)), server_(options_) {
         server_.new_task_queue = [this] {
             return new BoundedPool(options_.threads, options_.max_waiting);
         };
-        server_.set_read_timeout(static_cast<time_t>(options_.read_timeout_s));
-        server_.set_write_timeout(static_cast<time_t>(options_.write_timeout_s));
-        server_.set_keep_alive_timeout(1);
         server_.set_payload_max_length(options_.max_body_bytes);
         server_.set_tcp_nodelay(true);
         // Without address reuse of several sockets, so that a second server is told.
@@ -239,7 +267,7 @@ class Server final : public HttpServer {
     }
 
     HttpOptions options_;
-    httplib::Server server_;
+    TimedServer server_;
     runtime::Address local_;
     int listen_fd_ = -1;  // httplib's
     std::vector<Route> routes_;

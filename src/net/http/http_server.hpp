@@ -1,7 +1,8 @@
 // A small HTTP server for the control plane, metrics and health of every daemon. It runs outside
 // the runtime seam, on threads of its own; ReactorGate is the way from them to a reactor.
 //
-// Bounds: body size, threads, connections waiting for a thread, time for each read and write.
+// Bounds: body size, threads, connections waiting for a thread, time of a whole request and of a
+// whole answer.
 // Without authentication it listens on loopback only, unless that is said to be meant.
 #pragma once
 
@@ -37,12 +38,15 @@ struct HttpResponse {
 struct HttpOptions {
     runtime::Address listen;
     bool insecure_listen = false;
-    // Many, and little patience: whoever sends half a request holds a thread until the time is up.
+    // Many, and little patience: whoever sends half a request, or one byte by byte, holds a thread
+    // until the time is up.
     unsigned threads = 32;
     size_t max_waiting = 64;  // connections that wait for a thread
     size_t max_body_bytes = size_t{1} << 20;
-    unsigned read_timeout_s = 1;  // without a byte
+    unsigned read_timeout_s = 1;     // without a byte
+    unsigned request_timeout_s = 3;  // head and body
     unsigned write_timeout_s = 5;
+    unsigned answer_timeout_s = 30;
 };
 
 class HttpServer {

@@ -1,0 +1,95 @@
+// Goal: the shards of a large volume are deleted with few flushes, and durably.
+#include "tray/tray_rig_test.hpp"
+
+namespace pf::tray {
+namespace {
+
+constexpr ShardId shards = 300;
+
+std::vector<ShardId> all_of_them() {
+    std::vector<ShardId> ids = {1, 77777, 1};  // twice, and one that is not there
+    for (ShardId id = 1; id <= shards; ++id) ids.push_back(id);
+    return ids;
+}
+
+uint64_t flushes(TrayRig& rig) {
+    return rig.disk().counters().operations[static_cast<size_t>(runtime::DiskOp::Kind::flush)];
+}
+
+TEST(DeleteShards, ShareTheirFlushesAndStayGone) {
+    TrayRig rig({.log_bytes = uint64_t{1} << 20});
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    for (ShardId id = 1; id <= shards + 1; ++id) ASSERT_TRUE(rig.create_shard(id, 512));
+    ASSERT_TRUE(rig.write(5, 1, 0, 4, 10));
+    rig.settle();
+    const uint64_t before = flushes(rig);
+    ASSERT_TRUE(rig.run(rig.tray().delete_shards(all_of_them())));
+    EXPECT_LE(flushes(rig) - before, shards / 8);
+    rig.crash(true);
+    ASSERT_TRUE(rig.mount());
+    rig.settle();
+    ASSERT_EQ(rig.tray().shards().size(), 1u);
+    EXPECT_EQ(rig.tray().shards().front().shard, shards + 1);
+    ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
+    rig.settle();
+    EXPECT_EQ(rig.tray().usage().user_blocks, 0u);
+    rig.check_space();
+    EXPECT_TRUE(rig.run(rig.tray().delete_shards(all_of_them()))) << "told again";
+}
+
+// The answer comes after the records are durable, also where a log is full in between.
+TEST(DeleteShards, GoOnThroughASmallLog) {
+    TrayRig rig({.log_bytes = uint64_t{64} << 10});
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    for (ShardId id = 1; id <= shards; ++id) ASSERT_TRUE(rig.create_shard(id, 512));
+    for (int round = 0; round < 4; ++round) {
+        ASSERT_TRUE(rig.run(rig.tray().delete_shards(all_of_them())));
+        EXPECT_TRUE(rig.tray().shards().empty());
+        rig.settle();
+        for (ShardId id = 1; id <= shards; ++id) ASSERT_TRUE(rig.create_shard(id, 512));
+    }
+    ASSERT_TRUE(rig.run(rig.tray().delete_shards(all_of_them())));
+    rig.crash(true);
+    ASSERT_TRUE(rig.mount());
+    EXPECT_TRUE(rig.tray().shards().empty());
+}
+
+TEST(DeleteShards, AFailedFlushIsAnError) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    for (ShardId id = 1; id <= 100; ++id) ASSERT_TRUE(rig.create_shard(id, 512));
+    rig.settle();
+    runtime::sim::DiskFault fault;
+    fault.operations = runtime::sim::DiskFault::on_write;
+    rig.disk().inject(fault);
+    EXPECT_FALSE(rig.run(rig.tray().delete_shards(all_of_them())));
+}
+
+// Found by reading: each deletion of a generation was counted as growth of the state, so a nearly
+// full tray refused writes until the next checkpoint.
+TEST(DeleteGenerations, DoNotTakeRoomFromANearlyFullTray) {
+    constexpr SnapSeq generations = 2000;
+    // A log that holds all of it: a checkpoint would measure the state again.
+    TrayRig rig({.disk_bytes = uint64_t{80} << 20, .log_bytes = uint64_t{64} << 20});
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 8192));
+    for (SnapSeq next = 2; next <= generations; ++next)
+        ASSERT_TRUE(rig.run(rig.tray().create_generation({1, next}, {1, next - 1}, true)));
+    uint32_t block = 0;
+    while (rig.write(1, generations, block, 1, block)) ++block;
+    ASSERT_TRUE(rig.write(1, generations, 0, 12, 0, WriteKind::unmap));
+    ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
+    rig.settle();
+    for (SnapSeq old = 1; old + 100 < generations; ++old)
+        ASSERT_TRUE(rig.run(rig.tray().delete_generation({1, old})));
+    EXPECT_TRUE(rig.write(1, generations, 0, 10, 1));
+    rig.settle();
+    rig.check_space();
+}
+
+}  // namespace
+}  // namespace pf::tray
