@@ -113,7 +113,7 @@ TEST(TraySweep, every_failing_disk_operation) {
 
 // A format that fails leaves no tray, or a whole one, and a second one succeeds.
 TEST(TraySweep, every_failing_disk_operation_of_a_format) {
-    for (uint64_t n = 1; n < 100; ++n) {
+    for (uint64_t n = 1; n < 200; ++n) {
         Machine machine(MachineShape::draw(7));
         machine.start();
         machine.node().fail_operation(n, EIO);
