@@ -59,6 +59,23 @@ TEST(Config, WrongTypesAndSyntax) {
     EXPECT_TRUE(Config(keys).load_file("/dev/null"));
 }
 
+// Found by fuzzing: the library called these unreachable, which they are not.
+TEST(Config, LettersBeyondAsciiBelongIntoTextsAndComments) {
+    for (const char* bad :
+         {"gr\u00f6\u00dfe = 1\n", "\ufebf.\u000f = 1\n", "[log]\nverbose = \ufa30\n",
+          "[log]\nverbose\u1680= true\n", "[log]\nverbose = true \u0101\n"}) {
+        Config config(keys);
+        const auto loaded = config.load_text(bad, "test.toml");
+        ASSERT_FALSE(loaded) << bad;
+        EXPECT_NE(loaded.error().message.find("test.toml"), std::string::npos);
+    }
+    Config config(keys);
+    ASSERT_TRUE(config.load_text(
+        "# \u00fc \ufebf\n[store]\ntrays = ['/gr\u00f6\u00dfe', \"/\ufebf\"]\n", "test.toml"));
+    EXPECT_EQ(config.list("store.trays"),
+              (std::vector<std::string>{"/gr\u00f6\u00dfe", "/\ufebf"}));
+}
+
 TEST(Config, Durations) {
     EXPECT_EQ(*parse_duration("100us"), 100'000u);
     EXPECT_EQ(*parse_duration("1h"), 3'600'000'000'000u);
