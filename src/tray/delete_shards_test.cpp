@@ -68,6 +68,28 @@ TEST(DeleteShards, AFailedFlushIsAnError) {
     EXPECT_FALSE(rig.run(rig.tray().delete_shards(all_of_them())));
 }
 
+// T8: what the state grows by must fit into a checkpoint as well.
+TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 8192));
+    uint32_t block = 0;
+    while (rig.write(1, 1, block, 1, block)) ++block;
+    ShardId made = 1;
+    Status refused;
+    while (refused && made < 20000) refused = rig.create_shard(++made, 512);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::no_space) << refused.error().text();
+    ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
+    rig.stop();
+    ASSERT_TRUE(rig.mount());
+    std::vector<ShardId> ids;
+    for (ShardId id = 1; id < made; ++id) ids.push_back(id);
+    EXPECT_TRUE(rig.run(rig.tray().delete_shards(ids)));
+    EXPECT_TRUE(rig.tray().shards().empty());
+}
+
 // Found by reading: each deletion of a generation was counted as growth of the state, so a nearly
 // full tray refused writes until the next checkpoint.
 TEST(DeleteGenerations, DoNotTakeRoomFromANearlyFullTray) {

@@ -94,6 +94,22 @@ bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
     return taken + blocks <= allocator_.capacity_blocks();
 }
 
+// T8: what control calls make may use the slack, but no room of a checkpoint. What grows within the
+// blocks that the state has anyway is always taken.
+bool Engine::has_room_to_grow(uint64_t state_bytes) {
+    if (state_bytes == 0) return true;
+    const auto fits = [&] {
+        const uint64_t before = state_blocks();
+        state_bytes_ += state_bytes;
+        const bool good = state_blocks() == before || has_room(0, 0);
+        state_bytes_ -= state_bytes;
+        return good;
+    };
+    if (fits()) return true;
+    measure_state();  // what went since the last checkpoint is still in the sum
+    return fits();
+}
+
 uint64_t Engine::max_tables() const {
     // Eight generations' tables for each mapped chunk; about 250 bytes of memory for each.
     constexpr uint64_t least = 65536;

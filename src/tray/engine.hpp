@@ -98,6 +98,7 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] uint64_t metadata_of_all() const;
     [[nodiscard]] bool has_room(uint64_t blocks, uint64_t kept) const;
     [[nodiscard]] uint64_t slack_blocks() const;
+    [[nodiscard]] bool has_room_to_grow(uint64_t state_bytes);
     // Of the state that the next checkpoint writes; what only grew since the last one is added up.
     [[nodiscard]] uint64_t state_blocks() const;
     void measure_state();

@@ -201,6 +201,8 @@ Task<Status> Engine::control(const Decide& decide) {
     Status result;
     if (!decision) {
         result = std::unexpected<Error>(std::move(decision).error());
+    } else if (*decision && !has_room_to_grow(growth_of(**decision))) {
+        result = fail(Errc::no_space);
     } else if (*decision) {
         result = co_await log_control(**decision);
     }

@@ -101,6 +101,7 @@ class Tray {
         GenerationId generation, uint32_t block, uint32_t count, uint32_t max_runs = UINT32_MAX);
 
     // --- shards and their state (durable on completion) ---
+    // What makes the state larger is refused (no_space) if the next checkpoint would not have room.
 
     [[nodiscard]] runtime::Task<Status> create_shard(ShardState state, GenerationId parent = {});
     // Epoch, writer token, size (grow only). Refuses an older epoch (stale_epoch).
