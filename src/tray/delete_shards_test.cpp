@@ -140,6 +140,7 @@ TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
     EXPECT_EQ(refused.error().code, Errc::no_space) << refused.error().text();
     for (const Status& each : rig.run(rig.tray().create_shards(states_of(20000))))
         EXPECT_FALSE(each);
+    EXPECT_TRUE(rig.write(1, 1, 0, 8, 5)) << "overwrites go on";
     ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
     rig.stop();
     ASSERT_TRUE(rig.mount());
@@ -147,6 +148,24 @@ TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
     for (ShardId id = 1; id < made; ++id) ids.push_back(id);
     EXPECT_TRUE(rig.run(rig.tray().delete_shards(ids)));
     EXPECT_TRUE(rig.tray().shards().empty());
+}
+
+TEST(CreateShards, AreNotKeptOutByTheWritesInFlightOfAFullTray) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 8192));
+    uint32_t block = 0;
+    while (rig.write(1, 1, block, 1, block)) ++block;
+    std::vector<Reservation> overwrites;
+    while (auto reserved = rig.tray().reserve(1, 1, 0, 1, WriteKind::data))
+        overwrites.push_back(std::move(*reserved));
+    ASSERT_GT(overwrites.size(), 4u);
+    for (ShardId id = 2; id < 25; ++id) EXPECT_TRUE(rig.create_shard(id, 512)) << id;
+    for (uint64_t session = 1; session < 5; ++session)
+        EXPECT_TRUE(rig.run(rig.tray().open_session(1, session)));
+    overwrites.clear();
+    EXPECT_TRUE(rig.write(1, 1, 0, 1, 77));
 }
 
 // Found by reading: each deletion of a generation was counted as growth of the state, so a nearly
