@@ -141,6 +141,9 @@ TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
     for (const Status& each : rig.run(rig.tray().create_shards(states_of(20000))))
         EXPECT_FALSE(each);
     EXPECT_TRUE(rig.write(1, 1, 0, 8, 5)) << "overwrites go on";
+    rig.crash(true);
+    ASSERT_TRUE(rig.mount()) << "the log alone says what was made";
+    EXPECT_TRUE(rig.write(1, 1, 0, 8, 6));
     ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
     rig.stop();
     ASSERT_TRUE(rig.mount());
