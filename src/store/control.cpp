@@ -39,34 +39,68 @@ Result<tray::ShardState> parse_state(const v1::ApplyShard& request) {
     state.epoch = shard.epoch();
     state.writer_token = shard.writer_token();
     state.snap_seq = std::max<uint32_t>(shard.snap_seq(), 1);
+    // T7: one that should be here and is not was lost with the record that made it. It must not
+    // come back empty as if nothing had ever been written.
+    state.damaged = !request.fresh();
     return state;
 }
 
 }  // namespace
 
-Task<Status> Store::apply_shard(v1::ApplyShard request) {
-    PF_CO_TRY_ASSIGN(tray::ShardState state, parse_state(request));
-    PF_CO_TRY_ASSIGN(const Uuid tray_id, Uuid::parse(request.tray_uuid()));
+Task<Status> Store::apply_shards(v1::ApplyShardsRequest request) {
+    Status first;
+    const auto note = [&first](Status applied) {
+        if (first && !applied) first = std::move(applied);
+    };
+    std::map<Uuid, std::vector<tray::ShardState>> by_tray;
+    for (const v1::ApplyShard& shard : request.shards()) {
+        const Result<tray::ShardState> state = parse_state(shard);
+        const Result<Uuid> tray_id = Uuid::parse(shard.tray_uuid());
+        if (!state)
+            note(std::unexpected<Error>(state.error()));
+        else if (!tray_id)
+            note(std::unexpected<Error>(tray_id.error()));
+        else
+            by_tray[*tray_id].push_back(*state);
+    }
+    for (auto& [tray_id, states] : by_tray) {
+        Task<Status> applying = apply_on_tray(tray_id, std::move(states));
+        Status applied = co_await applying;
+        note(std::move(applied));
+    }
+    co_return first;
+}
+
+Task<Status> Store::apply_on_tray(Uuid tray_id, std::vector<tray::ShardState> states) {
     const Assignment* at = find_tray(tray_id);
     if (at == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray_id.text());
-    const auto known = shards_.find(state.shard);
-    if (known != shards_.end() && known->second.tray != tray_id) {
-        co_return fail(Errc::conflict,
-                       fmt::format("shard {:#x} is on another tray of this store", state.shard));
-    }
-    // T7: one that should be here and is not was lost with the record that made it. It must not
-    // come back empty as if nothing had ever been written.
-    if (known == shards_.end()) state.damaged = !request.fresh();
+    Status first;
+    std::erase_if(states, [&](tray::ShardState& state) {
+        const auto known = shards_.find(state.shard);
+        if (known == shards_.end()) return false;
+        state.damaged = false;
+        if (known->second.tray == tray_id) return false;
+        first = fail(Errc::conflict,
+                     fmt::format("shard {:#x} is on another tray of this store", state.shard));
+        return true;
+    });
     Worker& worker = *at->worker;
-    Task<Status> applying =
-        call_on(worker.reactor(), [&] { return worker.apply_shard(tray_id, state); });
-    PF_CO_TRY(co_await applying);
-    if (state.damaged) {
-        log_error("tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
-                  at->place.path, state.shard);
+    Task<std::vector<Status>> applying =
+        call_on(worker.reactor(), [&] { return worker.apply_shards(tray_id, states); });
+    std::vector<Status> applied = co_await applying;
+    for (size_t i = 0; i < states.size(); ++i) {
+        if (!applied[i]) {
+            if (first) first = std::move(applied[i]);
+            continue;
+        }
+        if (states[i].damaged) {
+            log_error(
+                "tray {}: shard {:#x} is missing: it answers no I/O until the loss is accepted",
+                at->place.path, states[i].shard);
+        }
+        shards_.try_emplace(states[i].shard, &worker, tray_id);
     }
-    shards_.try_emplace(state.shard, &worker, tray_id);
-    co_return Status{};
+    co_return first;
 }
 
 Task<Status> Store::delete_shard(tray::ShardId id) {
@@ -265,14 +299,8 @@ Task<Result<v1::RpcReply>> Store::dispatch(v1::RpcRequest request) {
     v1::RpcReply reply;
     switch (request.method_case()) {
         case v1::RpcRequest::kApplyShards: {
-            // All of them, whatever becomes of one: a bad tray must not keep the others away.
-            Status first;
-            for (const v1::ApplyShard& shard : request.apply_shards().shards()) {
-                Task<Status> applying = apply_shard(shard);
-                Status applied = co_await applying;
-                if (first && !applied) first = std::move(applied);
-            }
-            PF_CO_TRY(std::move(first));
+            Task<Status> applying = apply_shards(request.apply_shards());
+            PF_CO_TRY(co_await applying);
             reply.mutable_apply_shards();
             break;
         }

@@ -233,7 +233,8 @@ class Rig {
         co_return Status{};
     }
     Task<Status> apply(uint32_t epoch, uint64_t token, uint32_t blocks = shard_blocks) {
-        pureflash::v1::ApplyShard request;
+        pureflash::v1::ApplyShardsRequest all;
+        pureflash::v1::ApplyShard& request = *all.add_shards();
         request.set_tray_uuid(tray_uuid);
         request.set_replica_uuid(Uuid::from_random(1, 2).text());
         request.set_fresh(!lost_before);
@@ -242,7 +243,7 @@ class Rig {
         request.mutable_shard()->set_snap_seq(1);
         request.mutable_shard()->set_writer_token(token);
         request.mutable_shard()->set_size_bytes(uint64_t{blocks} * block_bytes);
-        Task<Status> applying = store().apply_shard(request);
+        Task<Status> applying = store().apply_shards(all);
         Status applied = co_await applying;
         co_return applied;
     }

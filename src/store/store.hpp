@@ -80,7 +80,11 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] runtime::Task<std::string> problem() const;
 
     // --- control, one call at a time: RPCs hold the lock while they run these ---
-    [[nodiscard]] runtime::Task<Status> apply_shard(pureflash::v1::ApplyShard request);
+    // All of them, whatever becomes of one: a bad tray must not keep the others away. The first
+    // error.
+    [[nodiscard]] runtime::Task<Status> apply_shards(pureflash::v1::ApplyShardsRequest request);
+    [[nodiscard]] runtime::Task<Status> apply_on_tray(Uuid tray_id,
+                                                      std::vector<tray::ShardState> states);
     // Unavailable while the tray of the request is in this store's list but not mounted: what is on
     // it cannot be deleted, and would be back with it.
     [[nodiscard]] runtime::Task<Status> delete_shards(pureflash::v1::DeleteShardsRequest request);

@@ -20,6 +20,48 @@ TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
     EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
 }
 
+// A shard that cannot be made keeps none of the others away, and is not called made.
+TEST(StoreControl, shards_of_one_call_are_made_whatever_becomes_of_one) {
+    Rig rig;
+    rig.create();
+    pureflash::v1::ApplyShardsRequest all;
+    const auto add = [&](uint64_t id, const std::string& tray, uint64_t bytes) {
+        pureflash::v1::ApplyShard& request = *all.add_shards();
+        request.set_tray_uuid(tray);
+        request.set_replica_uuid(Uuid::from_random(1, 2).text());
+        request.set_fresh(true);
+        request.mutable_shard()->set_id(id);
+        request.mutable_shard()->set_epoch(1);
+        request.mutable_shard()->set_size_bytes(bytes);
+    };
+    constexpr uint64_t first = uint64_t{9} << 16;
+    for (uint64_t id = first; id < first + 100; ++id) add(id, rig.tray_uuid, block_bytes);
+    add(first + 100, rig.tray_uuid, 1);
+    add(first + 101, Uuid::from_random(8, 8).text(), block_bytes);
+    add(first + 102, "no uuid", block_bytes);
+    add(first + 103, rig.tray_uuid, block_bytes);
+    add(first, rig.tray_uuid, block_bytes);
+    const uint64_t before =
+        rig.disk.counters().operations[static_cast<size_t>(runtime::DiskOp::Kind::flush)];
+    const Status applied = rig.on_server(rig.store().apply_shards(all));
+    ASSERT_FALSE(applied);
+    EXPECT_EQ(applied.error().code, Errc::invalid_argument);
+    EXPECT_LE(rig.disk.counters().operations[static_cast<size_t>(runtime::DiskOp::Kind::flush)],
+              before + 10);
+    const auto expect_made = [&] {
+        for (uint64_t id = first; id < first + 104; ++id) {
+            const bool made = id < first + 100 || id == first + 103;
+            EXPECT_EQ(rig.store().worker(0).find_shard(id) != nullptr, made) << id - first;
+        }
+    };
+    expect_made();
+    EXPECT_FALSE(rig.on_server(rig.store().apply_shards(all))) << "told again";
+    expect_made();
+    rig.restart();
+    expect_made();
+    EXPECT_FALSE(rig.store().worker(0).find_shard(first)->state().damaged);
+}
+
 // Large ones, more than there is memory for, while the first of them waits for the disk.
 TEST(StoreControl, waiting_rpcs_are_bounded_and_hold_no_buffers) {
     Rig rig;

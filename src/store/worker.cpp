@@ -131,7 +131,7 @@ bool Worker::has_mounted(const Uuid& tray) const {
     });
 }
 
-// R1, R3: each is a set of one (apply_shard refuses others), so it serves in the epoch it
+// R1, R3: each is a set of one (the store refuses others), so it serves in the epoch it
 // remembers.
 void Worker::serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere) {
     const TraySlot* slot = trays_.find(tray);
@@ -172,20 +172,43 @@ Shard* Worker::find_shard(tray::ShardId id) const {
     return found == shards_.end() ? nullptr : found->second.get();
 }
 
-Task<Status> Worker::apply_shard(Uuid tray, tray::ShardState state) {
-    TraySlot* slot = trays_.find(tray);
-    if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray.text());
-    if (slot->tray == nullptr) co_return fail(Errc::unavailable, "not mounted: " + slot->problem);
-    if (!slot->serves()) co_return fail(Errc::io_error, "the tray failed: " + slot->path);
-    if (Shard* shard = find_shard(state.shard)) {
-        Task<Status> applying = shard->apply(state);
-        const Status applied = co_await applying;
-        co_return applied;
+Task<std::vector<Status>> Worker::apply_shards(Uuid tray, std::vector<tray::ShardState> states) {
+    const TraySlot* slot = trays_.find(tray);
+    Status usable;
+    if (slot == nullptr)
+        usable = fail(Errc::not_found, "no such tray here: " + tray.text());
+    else if (slot->tray == nullptr)
+        usable = fail(Errc::unavailable, "not mounted: " + slot->problem);
+    else if (!slot->serves())
+        usable = fail(Errc::io_error, "the tray failed: " + slot->path);
+    if (!usable) co_return std::vector<Status>(states.size(), usable);
+
+    std::vector<tray::ShardState> made;
+    for (const tray::ShardState& state : states) {
+        if (find_shard(state.shard) == nullptr) made.push_back(state);
     }
-    Task<Status> creating = slot->tray->create_shard(state);
-    PF_CO_TRY(co_await creating);
-    shards_[state.shard] = std::make_unique<Shard>(context_, *slot->tray, state);
-    co_return Status{};
+    Task<std::vector<Status>> creating = slot->tray->create_shards(made);
+    const std::vector<Status> created = co_await creating;
+    std::map<tray::ShardId, Status> failed;
+    for (size_t i = 0; i < made.size(); ++i) {
+        const tray::ShardId id = made[i].shard;
+        if (created[i])
+            shards_[id] = std::make_unique<Shard>(context_, *slot->tray, made[i]);
+        else
+            failed.try_emplace(id, created[i]);
+    }
+    std::vector<Status> done;
+    for (const tray::ShardState& state : states) {
+        Shard* shard = find_shard(state.shard);
+        if (shard == nullptr) {
+            done.push_back(failed.at(state.shard));
+            continue;
+        }
+        Task<Status> applying = shard->apply(state);  // nothing to do for one that was just made
+        Status applied = co_await applying;
+        done.push_back(std::move(applied));
+    }
+    co_return done;
 }
 
 // Nothing of the shard runs or is reached any more afterwards.

@@ -83,7 +83,9 @@ class Worker final : public net::Handler {
     // Serves the shards of the tray, but not those that another tray of the store serves.
     void serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere);
     [[nodiscard]] runtime::Task<Status> remove_tray(Uuid tray, bool force);
-    [[nodiscard]] runtime::Task<Status> apply_shard(Uuid tray, tray::ShardState state);
+    // What became of each, in their order.
+    [[nodiscard]] runtime::Task<std::vector<Status>> apply_shards(
+        Uuid tray, std::vector<tray::ShardState> states);
     [[nodiscard]] runtime::Task<Status> delete_shards(Uuid tray, std::vector<tray::ShardId> ids);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);
     // T7: of these shards of the tray, or of all if none is named. Returns how many had a loss.

@@ -1,4 +1,4 @@
-// Goal: the shards of a large volume are deleted with few flushes, and durably.
+// Goal: the shards of a large volume are made and deleted with few flushes, and durably.
 #include "tray/tray_rig_test.hpp"
 
 namespace pf::tray {
@@ -66,6 +66,109 @@ TEST(DeleteShards, AFailedFlushIsAnError) {
     fault.operations = runtime::sim::DiskFault::on_write;
     rig.disk().inject(fault);
     EXPECT_FALSE(rig.run(rig.tray().delete_shards(all_of_them())));
+}
+
+std::vector<ShardState> states_of(ShardId count) {
+    std::vector<ShardState> states;
+    for (ShardId id = 1; id <= count; ++id) {
+        ShardState& state = states.emplace_back();
+        state.shard = id;
+        state.blocks = 512;
+        state.snap_seq = state.epoch = 1;
+    }
+    return states;
+}
+
+TEST(CreateShards, ShareTheirFlushesAndTellEachItsOwn) {
+    TrayRig rig({.log_bytes = uint64_t{1} << 20});
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(7, 512));
+    std::vector<ShardState> states = states_of(shards);
+    states[20].blocks = 0;
+    states.push_back(states[30]);
+    rig.settle();
+    const uint64_t before = flushes(rig);
+    const std::vector<Status> done = rig.run(rig.tray().create_shards(states));
+    EXPECT_LE(flushes(rig) - before, shards / 8);
+    rig.crash(true);
+    ASSERT_TRUE(rig.mount());
+    ASSERT_EQ(done.size(), states.size());
+    for (size_t i = 0; i < done.size(); ++i) {
+        const Errc expected = i == 6 || i == shards ? Errc::already_exists
+                              : i == 20             ? Errc::invalid_argument
+                                                    : Errc::ok;
+        EXPECT_EQ(done[i] ? Errc::ok : done[i].error().code, expected) << i;
+        EXPECT_EQ(rig.tray().shard_state(states[i].shard).has_value(), i != 20) << i;
+    }
+    ASSERT_TRUE(rig.write(300, 1, 0, 1, 5));
+    EXPECT_EQ(*rig.read(300, 1, 0, 1), std::vector<uint32_t>{5});
+}
+
+TEST(CreateShards, WhatAFailedTrayDidNotTakeIsAnErrorOfItsOwn) {
+    for (uint32_t good = 0; good < 12; ++good) {
+        TrayRig rig({.log_bytes = uint64_t{1} << 20});
+        ASSERT_TRUE(rig.format());
+        ASSERT_TRUE(rig.mount());
+        rig.settle();
+        runtime::sim::DiskFault fault;
+        fault.operations = runtime::sim::DiskFault::on_flush;
+        fault.skip = good;
+        rig.disk().inject(fault);
+        const std::vector<Status> done = rig.run(rig.tray().create_shards(states_of(shards)));
+        rig.disk().clear_faults();
+        rig.crash(true);
+        ASSERT_TRUE(rig.mount());
+        for (size_t i = 0; i < done.size(); ++i) {
+            EXPECT_TRUE(!done[i] || rig.tray().shard_state(i + 1)) << good << " " << i;
+        }
+    }
+}
+
+// T8: what the state grows by must fit into a checkpoint as well.
+TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 8192));
+    uint32_t block = 0;
+    while (rig.write(1, 1, block, 1, block)) ++block;
+    ShardId made = 1;
+    Status refused;
+    while (refused && made < 20000) refused = rig.create_shard(++made, 512);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Errc::no_space) << refused.error().text();
+    for (const Status& each : rig.run(rig.tray().create_shards(states_of(20000))))
+        EXPECT_FALSE(each);
+    EXPECT_TRUE(rig.write(1, 1, 0, 8, 5)) << "overwrites go on";
+    rig.crash(true);
+    ASSERT_TRUE(rig.mount()) << "the log alone says what was made";
+    EXPECT_TRUE(rig.write(1, 1, 0, 8, 6));
+    ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
+    rig.stop();
+    ASSERT_TRUE(rig.mount());
+    std::vector<ShardId> ids;
+    for (ShardId id = 1; id < made; ++id) ids.push_back(id);
+    EXPECT_TRUE(rig.run(rig.tray().delete_shards(ids)));
+    EXPECT_TRUE(rig.tray().shards().empty());
+}
+
+TEST(CreateShards, AreNotKeptOutByTheWritesInFlightOfAFullTray) {
+    TrayRig rig;
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 8192));
+    uint32_t block = 0;
+    while (rig.write(1, 1, block, 1, block)) ++block;
+    std::vector<Reservation> overwrites;
+    while (auto reserved = rig.tray().reserve(1, 1, 0, 1, WriteKind::data))
+        overwrites.push_back(std::move(*reserved));
+    ASSERT_GT(overwrites.size(), 4u);
+    for (ShardId id = 2; id < 25; ++id) EXPECT_TRUE(rig.create_shard(id, 512)) << id;
+    for (uint64_t session = 1; session < 5; ++session)
+        EXPECT_TRUE(rig.run(rig.tray().open_session(1, session)));
+    overwrites.clear();
+    EXPECT_TRUE(rig.write(1, 1, 0, 1, 77));
 }
 
 // Found by reading: each deletion of a generation was counted as growth of the state, so a nearly

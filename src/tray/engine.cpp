@@ -94,6 +94,29 @@ bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
     return taken + blocks <= allocator_.capacity_blocks();
 }
 
+// T8: what control calls make may use half of the slack, so that overwrites go on, and no room of a
+// checkpoint. What grows within the blocks that the state has anyway is always taken.
+bool Engine::has_room_to_grow(uint64_t state_bytes) {
+    if (state_bytes == 0) return true;
+    const auto fits = [&] {
+        const uint64_t before = state_blocks();
+        state_bytes_ += state_bytes;
+        const uint64_t in_the_end =
+            map_.user_blocks() + held_.collected_blocks() + 2 * metadata_of_all();
+        const bool good =
+            state_blocks() == before ||
+            (has_room(0, 0) && in_the_end + slack_blocks() / 2 <= allocator_.capacity_blocks());
+        state_bytes_ -= state_bytes;
+        return good;
+    };
+    if (fits()) return true;
+    measure_state();  // what went since the last checkpoint is still in the sum
+    if (fits()) return true;
+    // What the collector freed comes back with the next checkpoint.
+    if (held_.collected_blocks() > 0) checkpointer_.request();
+    return false;
+}
+
 uint64_t Engine::max_tables() const {
     // Eight generations' tables for each mapped chunk; about 250 bytes of memory for each.
     constexpr uint64_t least = 65536;

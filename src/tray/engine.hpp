@@ -45,6 +45,7 @@ class Engine final : private LogWriter::Client {
                                                               uint32_t count, uint32_t max_runs);
 
     runtime::Task<Status> create_shard(ShardState state, GenerationId parent);
+    runtime::Task<std::vector<Status>> create_shards(std::vector<ShardState> states);
     runtime::Task<Status> set_shard_state(ShardState state);
     runtime::Task<Status> delete_shards(std::vector<ShardId> ids);
     runtime::Task<Status> accept_loss(ShardId shard);
@@ -87,7 +88,9 @@ class Engine final : private LogWriter::Client {
     runtime::Task<Status> control(const Decide& decide);
     runtime::Task<Status> log_control(Record record);
     // Their records share log blocks and flushes; applied in their order.
-    runtime::Task<Status> log_together(std::vector<Record> records);
+    runtime::Task<std::vector<Status>> log_together(std::vector<Record> records);
+    static constexpr size_t records_together = 64;
+    [[nodiscard]] Result<Record> record_of_new_shard(const ShardState& state, GenerationId parent);
     [[nodiscard]] Status check_new_generation(GenerationId id, GenerationId parent,
                                               bool make_head) const;
     [[nodiscard]] Status check_range(const Shard& shard, uint32_t block, uint32_t count) const;
@@ -98,6 +101,7 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] uint64_t metadata_of_all() const;
     [[nodiscard]] bool has_room(uint64_t blocks, uint64_t kept) const;
     [[nodiscard]] uint64_t slack_blocks() const;
+    [[nodiscard]] bool has_room_to_grow(uint64_t state_bytes);
     // Of the state that the next checkpoint writes; what only grew since the last one is added up.
     [[nodiscard]] uint64_t state_blocks() const;
     void measure_state();

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <set>
 
 #include "tray/engine.hpp"
 
@@ -86,17 +87,17 @@ Task<Status> Engine::log_control(Record record) {
     co_return item.end();
 }
 
-Task<Status> Engine::log_together(std::vector<Record> records) {
-    if (failed_) co_return fail(Errc::io_error);
+Task<std::vector<Status>> Engine::log_together(std::vector<Record> records) {
+    std::vector<Status> done(records.size(), fail(Errc::io_error));
+    if (failed_) co_return done;
     std::vector<ControlItem> items(records.size());
     for (size_t i = 0; i < records.size(); ++i) items[i].start(*this, records[i]);
-    Status first;
-    for (ControlItem& item : items) {
+    for (size_t i = 0; i < records.size(); ++i) {
+        ControlItem& item = items[i];
         co_await item;
-        Status done = item.end();
-        if (first && !done) first = std::move(done);
+        done[i] = item.end();
     }
-    co_return first;
+    co_return done;
 }
 
 // Live, the callers have checked; a replay around a loss (T7) finds records whose ground is gone.
@@ -201,6 +202,8 @@ Task<Status> Engine::control(const Decide& decide) {
     Status result;
     if (!decision) {
         result = std::unexpected<Error>(std::move(decision).error());
+    } else if (*decision && !has_room_to_grow(growth_of(**decision))) {
+        result = fail(Errc::no_space);
     } else if (*decision) {
         result = co_await log_control(**decision);
     }
@@ -208,27 +211,58 @@ Task<Status> Engine::control(const Decide& decide) {
     co_return result;
 }
 
+Result<Record> Engine::record_of_new_shard(const ShardState& state, GenerationId parent) {
+    if (state.shard == 0 || state.snap_seq == 0 || state.blocks == 0 ||
+        state.blocks > max_shard_blocks) {
+        return fail(Errc::invalid_argument,
+                    "a shard needs a non-zero name and snap_seq and 1 to 2^24 blocks");
+    }
+    if (map_.find_any(state.shard) != nullptr)
+        return fail(Errc::already_exists, fmt::format("shard {} exists", state.shard));
+    if (parent.shard != 0) {
+        PF_TRY(check_new_generation({state.shard, state.snap_seq}, parent, true));
+        if (state.blocks < map_.find_any(parent.shard)->state.blocks)
+            return fail(Errc::invalid_argument, "a clone is at least as large as its parent");
+    }
+    ShardRecord record;
+    record.type = RecordType::create_shard;
+    record.state = state;
+    record.parent = parent;
+    return record;
+}
+
 Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
-    const auto decide = [&]() -> Decision {
-        if (state.shard == 0 || state.snap_seq == 0 || state.blocks == 0 ||
-            state.blocks > max_shard_blocks) {
-            return fail(Errc::invalid_argument,
-                        "a shard needs a non-zero name and snap_seq and 1 to 2^24 blocks");
-        }
-        if (map_.find_any(state.shard) != nullptr)
-            return fail(Errc::already_exists, fmt::format("shard {} exists", state.shard));
-        if (parent.shard != 0) {
-            PF_TRY(check_new_generation({state.shard, state.snap_seq}, parent, true));
-            if (state.blocks < map_.find_any(parent.shard)->state.blocks)
-                return fail(Errc::invalid_argument, "a clone is at least as large as its parent");
-        }
-        ShardRecord record;
-        record.type = RecordType::create_shard;
-        record.state = state;
-        record.parent = parent;
-        return record;
-    };
+    const auto decide = [&]() -> Decision { return record_of_new_shard(state, parent); };
     co_return co_await control(decide);
+}
+
+Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) {
+    std::vector<Status> done(states.size());
+    std::set<ShardId> named;
+    co_await control_.lock();
+    for (size_t begin = 0; begin < states.size(); begin += records_together) {
+        std::vector<Record> records;
+        std::vector<size_t> places;
+        uint64_t growth = 0;
+        for (size_t i = begin; i < std::min(states.size(), begin + records_together); ++i) {
+            Result<Record> record = record_of_new_shard(states[i], {});
+            if (record && !named.insert(states[i].shard).second)
+                record = fail(Errc::already_exists);
+            if (record && !has_room_to_grow(growth + growth_of(*record)))
+                record = fail(Errc::no_space);
+            if (!record) {
+                done[i] = std::unexpected<Error>(std::move(record).error());
+                continue;
+            }
+            growth += growth_of(*record);
+            records.push_back(*record);
+            places.push_back(i);
+        }
+        std::vector<Status> logged = co_await log_together(std::move(records));
+        for (size_t i = 0; i < places.size(); ++i) done[places[i]] = std::move(logged[i]);
+    }
+    control_.unlock();
+    co_return done;
 }
 
 Task<Status> Engine::set_shard_state(ShardState state) {
@@ -255,21 +289,23 @@ Task<Status> Engine::set_shard_state(ShardState state) {
 }
 
 Task<Status> Engine::delete_shards(std::vector<ShardId> ids) {
-    constexpr size_t at_once = 64;
     std::ranges::sort(ids);
     ids.erase(std::ranges::unique(ids).begin(), ids.end());
     co_await control_.lock();
     Status result;
-    for (size_t begin = 0; result && begin < ids.size(); begin += at_once) {
+    for (size_t begin = 0; result && begin < ids.size(); begin += records_together) {
         std::vector<Record> records;
-        for (size_t i = begin; i < std::min(ids.size(), begin + at_once); ++i) {
+        for (size_t i = begin; i < std::min(ids.size(), begin + records_together); ++i) {
             if (map_.find(ids[i]) == nullptr) continue;
             ShardRecord record;
             record.type = RecordType::delete_shard;
             record.state.shard = ids[i];
             records.emplace_back(record);
         }
-        result = co_await log_together(std::move(records));
+        std::vector<Status> logged = co_await log_together(std::move(records));
+        for (Status& each : logged) {
+            if (result && !each) result = std::move(each);
+        }
     }
     control_.unlock();
     collector_.kick();

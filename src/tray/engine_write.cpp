@@ -31,10 +31,12 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
         return fail(Errc::invalid_argument, "the generation is no longer the head");
     }
     // T8: what a checkpoint and deletions need stays out of reach of user data. The slack is for
-    // what takes no room in the end: zeros, discards and overwrites, so that a full tray goes on.
+    // what takes no room in the end: zeros, discards and overwrites, so that a full tray goes on;
+    // an eighth of it for control calls, so that writes in flight never keep them out.
     const uint64_t blocks = (data ? count : 0) + uint64_t{metadata_per_write};
     if (!has_room(blocks, slack_blocks()) &&
-        (!has_room(blocks, 0) || (data && !map_.owns_all(*shard->head, block, count)))) {
+        (!has_room(blocks, slack_blocks() / 8) ||
+         (data && !map_.owns_all(*shard->head, block, count)))) {
         // What the collector freed comes back with the next checkpoint.
         if (held_.collected_blocks() > 0) checkpointer_.request();
         return fail(Errc::no_space);

@@ -76,6 +76,9 @@ Task<Result<std::vector<BlockRun>>> Tray::block_states(GenerationId generation, 
 Task<Status> Tray::create_shard(ShardState state, GenerationId parent) {
     return engine_->create_shard(state, parent);
 }
+Task<std::vector<Status>> Tray::create_shards(std::vector<ShardState> states) {
+    return engine_->create_shards(std::move(states));
+}
 Task<Status> Tray::set_shard_state(ShardState state) {
     return engine_->set_shard_state(state);
 }

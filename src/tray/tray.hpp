@@ -101,8 +101,11 @@ class Tray {
         GenerationId generation, uint32_t block, uint32_t count, uint32_t max_runs = UINT32_MAX);
 
     // --- shards and their state (durable on completion) ---
+    // What makes the state larger is refused (no_space) if the next checkpoint would not have room.
 
     [[nodiscard]] runtime::Task<Status> create_shard(ShardState state, GenerationId parent = {});
+    // Several, with a flush for dozens of them. What became of each, in their order.
+    [[nodiscard]] runtime::Task<std::vector<Status>> create_shards(std::vector<ShardState> states);
     // Epoch, writer token, size (grow only). Refuses an older epoch (stale_epoch).
     [[nodiscard]] runtime::Task<Status> set_shard_state(ShardState state);
     // Blocks are freed in the background; the shard is gone at once and stays gone after a crash.

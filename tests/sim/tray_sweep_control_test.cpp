@@ -21,6 +21,8 @@ constexpr tray::ShardId main_shard = rig_shard;
 constexpr tray::ShardId damaged_shard = 8;
 constexpr tray::ShardId spare_shard = 9;
 constexpr tray::ShardId new_shard = 11;
+constexpr tray::ShardId first_of_many = 200, first_new_of_many = 400;
+constexpr tray::ShardId many = 70;  // more than share their flushes
 constexpr uint64_t session = 5;
 const tray::RequestName open_request{session, 2, 1};
 
@@ -40,6 +42,25 @@ tray::ShardState state_of(tray::ShardId id) {
     state.epoch = 1;
     state.snap_seq = 1;
     return state;
+}
+
+Task<Status> create_many(tray::Tray& tray, tray::ShardId first) {
+    std::vector<tray::ShardState> states;
+    for (tray::ShardId id = first; id < first + many; ++id) states.push_back(state_of(id));
+    const std::vector<Status> made = co_await tray.create_shards(states);
+    const auto failed = std::ranges::find_if(made, [](const Status& each) { return !each; });
+    co_return failed == made.end() ? Status{} : *failed;
+}
+Task<Status> delete_many(tray::Tray& tray) {
+    std::vector<tray::ShardId> ids = {spare_shard};
+    for (tray::ShardId id = first_of_many; id < first_of_many + many; ++id) ids.push_back(id);
+    co_return co_await tray.delete_shards(std::move(ids));
+}
+tray::ShardId count_of_many(TrayRig& rig, tray::ShardId first) {
+    tray::ShardId count = 0;
+    for (tray::ShardId id = first; id < first + many; ++id)
+        count += rig.tray().shard_state(id) ? 1 : 0;
+    return count;
 }
 
 bool has_generation(TrayRig& rig, tray::SnapSeq snap_seq) {
@@ -101,6 +122,13 @@ const std::vector<Operation>& operations() {
          [](TrayRig& rig) { return rig.tray().shard_state(main_shard)->epoch == 4; }},
         {"delete_shard", [](TrayRig& rig) { return rig.tray().delete_shard(spare_shard); },
          [](TrayRig& rig) { return !rig.tray().shard_state(spare_shard); }, Errc::not_found},
+        {"create_shards", [](TrayRig& rig) { return create_many(rig.tray(), first_new_of_many); },
+         [](TrayRig& rig) { return count_of_many(rig, first_new_of_many) == many; },
+         Errc::already_exists},
+        {"delete_shards", [](TrayRig& rig) { return delete_many(rig.tray()); },
+         [](TrayRig& rig) {
+             return count_of_many(rig, first_of_many) == 0 && !rig.tray().shard_state(spare_shard);
+         }},
         {"accept_loss", [](TrayRig& rig) { return rig.tray().accept_loss(damaged_shard); },
          [](TrayRig& rig) {
              return !rig.damaged(damaged_shard) && holds(rig, damaged_shard, 1, a + 500);
@@ -141,6 +169,7 @@ Medium make_medium() {
     EXPECT_TRUE(rig.create());
     EXPECT_TRUE(rig.add_shard(damaged_shard));
     EXPECT_TRUE(rig.add_shard(spare_shard));
+    EXPECT_TRUE(rig.run(create_many(rig.tray(), first_of_many)));
     EXPECT_TRUE(rig.run(rig.tray().open_session(main_shard, session)));
     EXPECT_TRUE(rig.write({.block = 10, .tag = a, .request = {session, 1, 1}}));
     for (const tray::SnapSeq made : {2u, 3u}) {
@@ -173,9 +202,11 @@ std::string check_rest(TrayRig& rig, const Operation& operation) {
     if (name != "accept_loss" && !rig.damaged(damaged_shard)) return "a loss was forgotten";
     if (rig.tray().shard_state(spare_shard)) {
         if (!holds(rig, spare_shard, 1, a + 600)) return "the spare shard has changed";
-    } else if (name != "delete_shard") {
+    } else if (!name.starts_with("delete_shard")) {
         return "the spare shard is gone";
     }
+    if (name != "delete_shards" && count_of_many(rig, first_of_many) != many)
+        return "one of many shards is gone";
     if (has_session(rig, session)) {
         if (rig.tray().request_state(main_shard, {session, 1, 1}) != tray::RequestState::applied)
             return "an applied request was forgotten";

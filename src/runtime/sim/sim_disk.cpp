@@ -184,6 +184,7 @@ void SimDisk::complete_write(InFlight& slot) {
 
 // What the cache holds of the same range is older, and must not come back over it.
 void SimDisk::write_through(const WriteData& data) {
+    supersede(unflushed_, data);  // the rest of what is stuck stays so
     const auto overlaps = [&data](const UnflushedWrite& write) {
         return write.data->offset < data.offset + data.length &&
                data.offset < write.data->offset + write.data->length;

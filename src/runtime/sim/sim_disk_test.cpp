@@ -174,6 +174,18 @@ TEST_F(SimDiskTest, WhatAFailedFlushLeftNeverComesBackOverANewerWrite) {
     }
 }
 
+TEST_F(SimDiskTest, AWriteThroughMakesNothingDurableThatAFailedFlushLeft) {
+    open();
+    device_->inject({.kind = FaultKind::error, .operations = DiskFault::on_flush});
+    EXPECT_TRUE(write(0, 4 * 4096, 7));
+    EXPECT_FALSE(flush_disk());
+    ASSERT_TRUE(sim_->run_task(*node_, write_through_at(*disk_, 4096, 4096, 8))->has_value());
+    EXPECT_EQ(device_->unflushed_writes(), 2u) << "the rest, on both sides";
+    for (const auto& left : device_->capture().writes) EXPECT_TRUE(left.stuck);
+    EXPECT_EQ(read(0), 7);
+    EXPECT_EQ(read(4096), 8);
+}
+
 TEST_F(SimDiskTest, CompletedWritesSurviveAKill) {
     open();
     EXPECT_TRUE(write(0, 4096, 7));
