@@ -174,5 +174,51 @@ TEST_F(CoreTest, regression_a_tray_that_was_formatted_over_says_how_to_forget_it
     EXPECT_EQ(core_->list_trays().size(), 1u);
 }
 
+// Failed: with the tray's count begun anew, the deletion of the volume ended the conductor.
+TEST_F(CoreTest, regression_a_tray_that_comes_back_after_its_removal_has_its_replicas_again) {
+    ASSERT_TRUE(register_store(1, 1));
+    ASSERT_TRUE(create("vol", gib));
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(tray_uuid(1, 0));
+    forget.set_force(true);
+    ASSERT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    ASSERT_TRUE(core_->cluster().trays.empty());
+    // As a store does that was away when its tray was forgotten.
+    ASSERT_TRUE(register_store(1, 1, 2));
+    const TrayEntry& tray = core_->cluster().trays.begin()->second;
+    EXPECT_EQ(tray.replicas, 1u);
+    EXPECT_EQ(tray.promised_bytes, gib);
+    forget.set_force(false);
+    EXPECT_EQ(reactor_.run(core_->remove_tray(forget)).error().code, Errc::busy);
+    ASSERT_TRUE(resize("vol", 2 * gib));
+    EXPECT_EQ(tray.promised_bytes, 2 * gib);
+    EXPECT_TRUE(*remove("vol"));
+    EXPECT_EQ(tray.promised_bytes, 0u);
+    expect_no_trace();
+}
+
+// Failed: as above, if it came back between the choice of the tray and the volume's first commit.
+TEST_F(CoreTest, regression_a_tray_comes_back_while_a_volume_is_placed_on_it) {
+    for (uint64_t until = 0; until < 60; ++until) {
+        ASSERT_TRUE(register_store(1, 1, until + 1));
+        v1::CreateVolumeRequest request;
+        request.set_name("vol");
+        request.set_size_bytes(gib);
+        bool created = false;
+        reactor_.spawn(create_and_note(*core_, std::move(request), created));
+        reactor_.run_for(until * runtime::microseconds);
+        v1::RemoveTrayRequest forget;
+        forget.set_tray_uuid(tray_uuid(1, 0));
+        forget.set_force(true);
+        (void)reactor_.run(core_->remove_tray(forget));
+        ASSERT_TRUE(register_store(1, 1, until + 1));
+        reactor_.run_for(2 * seconds);
+        if (created) (void)remove("vol");
+        reactor_.run_for(2 * seconds);
+        expect_no_trace();
+        EXPECT_EQ(core_->cluster().trays.begin()->second.promised_bytes, 0u);
+    }
+}
+
 }  // namespace
 }  // namespace pf::conductor

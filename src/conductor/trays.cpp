@@ -21,10 +21,12 @@ Task<Status> Core::save_tray(v1::Tray record) {
         .put(key, record.SerializeAsString());
     const auto saved = co_await commit(std::move(transaction));
     if (!saved) co_return std::unexpected<Error>(saved.error());
-    TrayEntry& tray = cluster_->trays[record.uuid()];
+    const auto [place, fresh] = cluster_->trays.try_emplace(record.uuid());
+    TrayEntry& tray = place->second;
     tray.version = *saved;
     tray.seen_incarnation = std::max(tray.seen_incarnation, record.incarnation());
     tray.record = std::move(record);
+    if (fresh) cluster_->count_replicas_of(tray);
     co_return Status{};
 }
 
