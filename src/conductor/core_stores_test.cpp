@@ -132,6 +132,22 @@ TEST_F(CoreTest, TraysAreAddedAndRemoved) {
     EXPECT_TRUE(core_->list_trays().empty());
 }
 
+// Failed: health ok, where no volume can be made.
+TEST_F(CoreTest, regression_a_cluster_without_a_serving_tray_is_degraded) {
+    const auto expect_degraded = [&](const char* says) {
+        EXPECT_EQ(core_->status().health, v1::HEALTH_DEGRADED);
+        EXPECT_NE(core_->status().message.find(says), std::string::npos) << core_->status().message;
+    };
+    expect_degraded("no tray: ");
+    ASSERT_TRUE(register_store(1, 0));
+    expect_degraded("tray add");
+    ASSERT_TRUE(register_store(1, 1));
+    EXPECT_EQ(core_->status().health, v1::HEALTH_OK);
+    EXPECT_TRUE(core_->status().message.empty());
+    reactor_.run_for(10 * seconds);  // without a heartbeat
+    expect_degraded("no tray serves");
+}
+
 // The store may have lost its list of trays, and the tray its superblocks.
 TEST_F(CoreTest, APlaceWithVolumesIsNeverFormatted) {
     ASSERT_TRUE(register_store(1, 0));
