@@ -213,7 +213,8 @@ Status check_start(const ServeOptions& options, runtime::ReactorGroup& group,
                    const NewTrays& added) {
     PF_TRY(tools::check_ports(
         {options.address(store_tcp_port_offset), options.address(conductor_http_port_offset),
-         options.address(conductor_rpc_port_offset), options.address(store_http_port_offset)}));
+         options.address(conductor_rpc_port_offset), options.address(store_http_port_offset)},
+        "--host or --port-base"));
     PF_TRY_ASSIGN(const tools::StoreIdentity identity, tools::read_identity(dir));
     PF_TRY_ASSIGN(const pfs::StoreOptions store, store_options(options, identity.cluster));
     PF_TRY(tools::check_data_address(store));
@@ -283,6 +284,7 @@ Status serve(const ServeOptions& options) {
     if (!std::filesystem::exists(options.data, unknown)) PF_TRY(check_tray_paths(options, {}));
     tools::NewFolder fresh(options.data);
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
+    fresh.locked();
     const Status served = serve_in(dir, options, fresh);
     if (!served) fresh.remove_what_was_made();
     return served;
