@@ -236,5 +236,45 @@ TEST_F(CoreTest, regression_a_tray_comes_back_while_a_volume_is_placed_on_it) {
     }
 }
 
+// Whatever fails and comes back: what a tray is said to hold is what the volumes have on it.
+TEST_F(CoreTest, CountsOfTraysStayThoseOfTheVolumes) {
+    constexpr uint64_t shard = uint64_t{2} << 20;
+    uint64_t incarnation = 1;
+    ASSERT_TRUE(register_store(1, 2));
+    for (uint32_t step = 0; step < 1000; ++step) {
+        const auto dice = [this](uint64_t sides) { return reactor_.rng().below(sides); };
+        const std::string name = "vol" + std::to_string(dice(3));
+        fake(1).fail_after = dice(2) == 0 ? UINT32_MAX : static_cast<uint32_t>(dice(3));
+        const uint64_t bytes = (1 + dice(300)) * shard - dice(2) * block_bytes;
+        const uint64_t what = dice(8);
+        if (what < 2) {
+            (void)create(name, bytes, 1, shard);
+        } else if (what < 4) {
+            (void)resize(name, bytes);
+        } else if (what == 4) {
+            (void)remove(name);
+        } else if (what == 5) {
+            v1::RemoveTrayRequest forget;
+            forget.set_tray_uuid(tray_uuid(1, static_cast<uint32_t>(dice(2))));
+            forget.set_force(true);
+            (void)reactor_.run(core_->remove_tray(forget));
+        } else if (what == 6) {
+            crash();
+            start();
+        }
+        if (what > 4) {
+            ASSERT_TRUE(register_store(1, 2, ++incarnation));
+        }
+        reactor_.run_for(dice(3) * seconds);
+        for (const auto& [uuid, tray] : core_->cluster().trays) {
+            TrayEntry counted;
+            counted.record.set_uuid(uuid);
+            core_->cluster().count_replicas_of(counted);
+            ASSERT_EQ(tray.replicas, counted.replicas) << step;
+            ASSERT_EQ(tray.promised_bytes, counted.promised_bytes) << step;
+        }
+    }
+}
+
 }  // namespace
 }  // namespace pf::conductor
