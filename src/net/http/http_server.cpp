@@ -108,15 +108,24 @@ std::vector<std::string> split_path(std::string_view path) {
     return out;
 }
 
-// Those of the target alone: httplib's own list has those of a form in the body too.
+std::string decoded(const std::string& text) {
+    return httplib::detail::decode_url(text, true);
+}
+
+// Those of the target alone: httplib's own list has those of a form in the body too, and not those
+// that are given twice alike.
 Status take_query(const std::string& target, std::map<std::string, std::string>& query) {
     const size_t path_end = target.find('?');
     if (path_end == std::string::npos) return {};
-    httplib::Params given;
-    httplib::detail::parse_query_text(target.substr(path_end + 1), given);
-    for (const auto& [name, value] : given) {
-        if (query.emplace(name, value).second) continue;
-        return fail(Errc::invalid_argument, fmt::format("parameter '{}' is given twice", name));
+    for (size_t at = path_end + 1; at < target.size();) {
+        const size_t end = std::min(target.find('&', at), target.size());
+        const size_t name_end = std::min(target.find('=', at), end);
+        const size_t value_begin = std::min(name_end + 1, end);
+        const std::string name = decoded(target.substr(at, name_end - at));
+        const std::string value = decoded(target.substr(value_begin, end - value_begin));
+        if (end > at && !query.emplace(name, value).second)
+            return fail(Errc::invalid_argument, fmt::format("parameter '{}' is given twice", name));
+        at = end + 1;
     }
     return {};
 }
