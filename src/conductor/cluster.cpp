@@ -213,4 +213,11 @@ void Cluster::count_replicas_of(TrayEntry& tray) const {
     }
 }
 
+bool Cluster::has_shards_on(const std::string& tray_uuid) const {
+    TrayEntry tray;
+    tray.record.set_uuid(tray_uuid);
+    count_replicas_of(tray);
+    return tray.replicas > 0;
+}
+
 }  // namespace pf::conductor

@@ -105,6 +105,7 @@ struct Cluster {
     // Of a tray that was not known until now: volumes may have shards on it from before it was
     // forgotten.
     void count_replicas_of(TrayEntry& tray) const;
+    [[nodiscard]] bool has_shards_on(const std::string& tray_uuid) const;
 };
 
 // Reads everything that was persisted.

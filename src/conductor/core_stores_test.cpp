@@ -213,7 +213,25 @@ TEST_F(CoreTest, regression_a_tray_that_comes_back_after_its_removal_has_its_rep
     expect_no_trace();
 }
 
-// Failed: as above, if it came back between the choice of the tray and the volume's first commit.
+// Failed: it was taken for a new one, whose shards have their epochs.
+TEST_F(CoreTest, rule_01_a_tray_that_comes_back_after_its_removal_gets_new_epochs) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    const auto epoch = [&] { return fake(1).shards.begin()->second.shard().epoch(); };
+    ASSERT_EQ(epoch(), 1u);
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(tray_uuid(1, 0));
+    forget.set_force(true);
+    ASSERT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(epoch(), 2u);
+    EXPECT_EQ(core_->list_trays()[0].incarnation(), 6u);
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(epoch(), 2u);
+}
+
+// Failed: the conductor ended by an assertion, if it came back between the choice of the tray and
+// the volume's first commit.
 TEST_F(CoreTest, regression_a_tray_comes_back_while_a_volume_is_placed_on_it) {
     for (uint64_t until = 0; until < 60; ++until) {
         ASSERT_TRUE(register_store(1, 1, until + 1));
