@@ -196,4 +196,28 @@ void Cluster::count_replicas(const VolumeEntry& volume, uint32_t first_index, in
     }
 }
 
+void Cluster::count_replicas_of(TrayEntry& tray) const {
+    tray.replicas = 0;
+    tray.promised_bytes = 0;
+    const auto count = [&](const v1::Replica& replica, uint64_t size_bytes) {
+        if (replica.tray_uuid() != tray.record.uuid()) return;
+        ++tray.replicas;
+        tray.promised_bytes += size_bytes;
+    };
+    for (const auto& [id, volume] : volumes) {
+        for (uint32_t i = 0; i < volume->stored_shards(); ++i) {
+            const v1::Shard& shard = volume->shard(i);
+            for (const auto& replica : shard.in_sync()) count(replica, shard.size_bytes());
+            for (const auto& replica : shard.recovering()) count(replica, shard.size_bytes());
+        }
+    }
+}
+
+bool Cluster::has_shards_on(const std::string& tray_uuid) const {
+    TrayEntry tray;
+    tray.record.set_uuid(tray_uuid);
+    count_replicas_of(tray);
+    return tray.replicas > 0;
+}
+
 }  // namespace pf::conductor

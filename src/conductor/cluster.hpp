@@ -102,6 +102,10 @@ struct Cluster {
     [[nodiscard]] v1::Tray show(const TrayEntry& tray) const;
     // Adds the volume's shards from an index on to what their trays have, or takes them away.
     void count_replicas(const VolumeEntry& volume, uint32_t first_index, int direction);
+    // Of a tray that was not known until now: volumes may have shards on it from before it was
+    // forgotten.
+    void count_replicas_of(TrayEntry& tray) const;
+    [[nodiscard]] bool has_shards_on(const std::string& tray_uuid) const;
 };
 
 // Reads everything that was persisted.

@@ -192,6 +192,7 @@ ClusterStatus Core::status() const {
         out.stores_online += store.online ? 1 : 0;
         worsen(store.online ? v1::HEALTH_OK : v1::HEALTH_OFFLINE);
     }
+    uint32_t serving_trays = 0;
     for (const auto& [uuid, tray] : cluster_->trays) {
         ++out.trays;
         const auto health = cluster_->tray_health(tray);
@@ -205,9 +206,17 @@ ClusterStatus Core::status() const {
             }
             continue;
         }
+        ++serving_trays;
         out.capacity_bytes += tray.record.capacity_bytes();
         out.free_bytes += tray.record.free_bytes();
         out.user_bytes += tray.record.user_bytes();
+    }
+    if (serving_trays == 0) {
+        worsen(v1::HEALTH_OFFLINE);
+        if (out.message.empty()) {
+            out.message = out.trays == 0 ? "there is no tray: 'pfcli tray add PATH' adds one"
+                                         : "no tray serves: see 'pfcli store list' and 'tray list'";
+        }
     }
     for (const auto& [name, id] : cluster_->names) {
         if (id == 0) continue;

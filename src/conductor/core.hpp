@@ -38,7 +38,7 @@ inline constexpr uint32_t max_loads_per_heartbeat = 4096;
 struct ClusterStatus {
     v1::Cluster cluster;
     v1::Health health = v1::HEALTH_OK;
-    std::string message;  // the first tray that does not serve, and why
+    std::string message;  // the first tray that does not serve, and why; or that none does
     uint32_t volumes = 0;
     uint32_t stores = 0;
     uint32_t stores_online = 0;

@@ -132,6 +132,22 @@ TEST_F(CoreTest, TraysAreAddedAndRemoved) {
     EXPECT_TRUE(core_->list_trays().empty());
 }
 
+// Failed: health ok, where no volume can be made.
+TEST_F(CoreTest, regression_a_cluster_without_a_serving_tray_is_degraded) {
+    const auto expect_degraded = [&](const char* says) {
+        EXPECT_EQ(core_->status().health, v1::HEALTH_DEGRADED);
+        EXPECT_NE(core_->status().message.find(says), std::string::npos) << core_->status().message;
+    };
+    expect_degraded("no tray: ");
+    ASSERT_TRUE(register_store(1, 0));
+    expect_degraded("tray add");
+    ASSERT_TRUE(register_store(1, 1));
+    EXPECT_EQ(core_->status().health, v1::HEALTH_OK);
+    EXPECT_TRUE(core_->status().message.empty());
+    reactor_.run_for(10 * seconds);  // without a heartbeat
+    expect_degraded("no tray serves");
+}
+
 // The store may have lost its list of trays, and the tray its superblocks.
 TEST_F(CoreTest, APlaceWithVolumesIsNeverFormatted) {
     ASSERT_TRUE(register_store(1, 0));
@@ -172,6 +188,110 @@ TEST_F(CoreTest, regression_a_tray_that_was_formatted_over_says_how_to_forget_it
     forget.set_force(true);
     EXPECT_TRUE(reactor_.run(core_->remove_tray(forget)));
     EXPECT_EQ(core_->list_trays().size(), 1u);
+}
+
+// Failed: with the tray's count begun anew, the deletion of the volume ended the conductor.
+TEST_F(CoreTest, regression_a_tray_that_comes_back_after_its_removal_has_its_replicas_again) {
+    ASSERT_TRUE(register_store(1, 1));
+    ASSERT_TRUE(create("vol", gib));
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(tray_uuid(1, 0));
+    forget.set_force(true);
+    ASSERT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    ASSERT_TRUE(core_->cluster().trays.empty());
+    // As a store does that was away when its tray was forgotten.
+    ASSERT_TRUE(register_store(1, 1, 2));
+    const TrayEntry& tray = core_->cluster().trays.begin()->second;
+    EXPECT_EQ(tray.replicas, 1u);
+    EXPECT_EQ(tray.promised_bytes, gib);
+    forget.set_force(false);
+    EXPECT_EQ(reactor_.run(core_->remove_tray(forget)).error().code, Errc::busy);
+    ASSERT_TRUE(resize("vol", 2 * gib));
+    EXPECT_EQ(tray.promised_bytes, 2 * gib);
+    EXPECT_TRUE(*remove("vol"));
+    EXPECT_EQ(tray.promised_bytes, 0u);
+    expect_no_trace();
+}
+
+// Failed: it was taken for a new one, whose shards have their epochs.
+TEST_F(CoreTest, rule_01_a_tray_that_comes_back_after_its_removal_gets_new_epochs) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    const auto epoch = [&] { return fake(1).shards.begin()->second.shard().epoch(); };
+    ASSERT_EQ(epoch(), 1u);
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(tray_uuid(1, 0));
+    forget.set_force(true);
+    ASSERT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(epoch(), 2u);
+    EXPECT_EQ(core_->list_trays()[0].incarnation(), 6u);
+    ASSERT_TRUE(register_store(1, 1, 6));
+    EXPECT_EQ(epoch(), 2u);
+}
+
+// Failed: the conductor ended by an assertion, if it came back between the choice of the tray and
+// the volume's first commit.
+TEST_F(CoreTest, regression_a_tray_comes_back_while_a_volume_is_placed_on_it) {
+    for (uint64_t until = 0; until < 60; ++until) {
+        ASSERT_TRUE(register_store(1, 1, until + 1));
+        v1::CreateVolumeRequest request;
+        request.set_name("vol");
+        request.set_size_bytes(gib);
+        bool created = false;
+        reactor_.spawn(create_and_note(*core_, std::move(request), created));
+        reactor_.run_for(until * runtime::microseconds);
+        v1::RemoveTrayRequest forget;
+        forget.set_tray_uuid(tray_uuid(1, 0));
+        forget.set_force(true);
+        (void)reactor_.run(core_->remove_tray(forget));
+        ASSERT_TRUE(register_store(1, 1, until + 1));
+        reactor_.run_for(2 * seconds);
+        if (created) (void)remove("vol");
+        reactor_.run_for(2 * seconds);
+        expect_no_trace();
+        EXPECT_EQ(core_->cluster().trays.begin()->second.promised_bytes, 0u);
+    }
+}
+
+// Whatever fails and comes back: what a tray is said to hold is what the volumes have on it.
+TEST_F(CoreTest, CountsOfTraysStayThoseOfTheVolumes) {
+    constexpr uint64_t shard = uint64_t{2} << 20;
+    uint64_t incarnation = 1;
+    ASSERT_TRUE(register_store(1, 2));
+    for (uint32_t step = 0; step < 1000; ++step) {
+        const auto dice = [this](uint64_t sides) { return reactor_.rng().below(sides); };
+        const std::string name = "vol" + std::to_string(dice(3));
+        fake(1).fail_after = dice(2) == 0 ? UINT32_MAX : static_cast<uint32_t>(dice(3));
+        const uint64_t bytes = (1 + dice(300)) * shard - dice(2) * block_bytes;
+        const uint64_t what = dice(8);
+        if (what < 2) {
+            (void)create(name, bytes, 1, shard);
+        } else if (what < 4) {
+            (void)resize(name, bytes);
+        } else if (what == 4) {
+            (void)remove(name);
+        } else if (what == 5) {
+            v1::RemoveTrayRequest forget;
+            forget.set_tray_uuid(tray_uuid(1, static_cast<uint32_t>(dice(2))));
+            forget.set_force(true);
+            (void)reactor_.run(core_->remove_tray(forget));
+        } else if (what == 6) {
+            crash();
+            start();
+        }
+        if (what > 4) {
+            ASSERT_TRUE(register_store(1, 2, ++incarnation));
+        }
+        reactor_.run_for(dice(3) * seconds);
+        for (const auto& [uuid, tray] : core_->cluster().trays) {
+            TrayEntry counted;
+            counted.record.set_uuid(uuid);
+            core_->cluster().count_replicas_of(counted);
+            ASSERT_EQ(tray.replicas, counted.replicas) << step;
+            ASSERT_EQ(tray.promised_bytes, counted.promised_bytes) << step;
+        }
+    }
 }
 
 }  // namespace

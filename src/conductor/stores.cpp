@@ -111,6 +111,8 @@ Task<Status> Core::save_store(uint32_t store_id, v1::RegisterStoreRequest reques
         }
         v1::Tray fresh = tray;
         fresh.set_store_id(store_id);
+        // One that was forgotten: its shards get their epochs as after any mount.
+        if (cluster_->has_shards_on(tray.uuid())) fresh.set_incarnation(0);
         PF_CO_TRY(co_await save_tray(std::move(fresh)));
     }
     co_return Status{};

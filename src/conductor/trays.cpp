@@ -21,10 +21,12 @@ Task<Status> Core::save_tray(v1::Tray record) {
         .put(key, record.SerializeAsString());
     const auto saved = co_await commit(std::move(transaction));
     if (!saved) co_return std::unexpected<Error>(saved.error());
-    TrayEntry& tray = cluster_->trays[record.uuid()];
+    const auto [place, fresh] = cluster_->trays.try_emplace(record.uuid());
+    TrayEntry& tray = place->second;
     tray.version = *saved;
     tray.seen_incarnation = std::max(tray.seen_incarnation, record.incarnation());
     tray.record = std::move(record);
+    if (fresh) cluster_->count_replicas_of(tray);
     co_return Status{};
 }
 
@@ -113,8 +115,12 @@ Task<Result<v1::Tray>> Core::adopt_tray(uint32_t store_id, v1::Tray record) {
     PF_CO_TRY(Uuid::parse(record.uuid()));
     record.set_store_id(store_id);
     if (record.health() == v1::HEALTH_UNSPECIFIED) record.set_health(v1::HEALTH_OK);
-    const auto known = cluster_->trays.find(record.uuid());
-    if (known != cluster_->trays.end()) {
+    if (!cluster_->trays.contains(record.uuid()) && cluster_->has_shards_on(record.uuid())) {
+        v1::Tray forgotten = record;
+        forgotten.set_incarnation(0);
+        PF_CO_TRY(co_await save_tray(std::move(forgotten)));
+    }
+    if (cluster_->trays.contains(record.uuid())) {
         // A tray that was here before: its shards get their epochs as after any mount.
         take_tray_report(store_id, record);
         StoreEntry& store = cluster_->stores.at(store_id);

@@ -32,6 +32,7 @@ struct ShardContext {
     Scratch& scratch;
     StoreStats& stats;
     runtime::Nanos slow_io = 2 * runtime::seconds;
+    runtime::Nanos next_full_warning = 0;  // of a shard whose sessions are all in use
 };
 
 class Shard {
@@ -82,6 +83,7 @@ class Shard {
     // One at a time (opening_); of the control calls only fence() comes from here.
     [[nodiscard]] runtime::Task<Status> register_session(uint64_t session);
     [[nodiscard]] runtime::Task<Status> evict_session();
+    void warn_of_full_sessions();
     // Each gives the answer, or nothing when the command may go on.
     using Answer = std::optional<Errc>;
     [[nodiscard]] Answer check_state(const wire::Command& command) const;

@@ -1,4 +1,6 @@
 // Sessions and aborts of a shard (R8, R10).
+#include "base/log.hpp"
+#include "base/units.hpp"
 #include "store/shard.hpp"
 
 namespace pf::pfs {
@@ -60,11 +62,24 @@ Task<Status> Shard::register_session(uint64_t session) {
 // for longest would look as dead as any. Who opens is told to come again.
 Task<Status> Shard::evict_session() {
     const std::optional<uint64_t> gone = sessions_.longest_gone(tray_.sessions(state_.shard));
-    if (!gone) co_return fail(Errc::resource_exhausted, "every session of the shard is in use");
+    if (!gone) {
+        warn_of_full_sessions();
+        co_return fail(Errc::resource_exhausted, "every session of the shard is in use");
+    }
     if (context_.reactor.now() < evicts_from_) co_return fail(Errc::busy);
     Task<Status> fencing = fence(*gone);
     const Status fenced = co_await fencing;
     co_return fenced;
+}
+
+// Whoever tries again and again must not fill the log: once a minute for all shards of a reactor.
+void Shard::warn_of_full_sessions() {
+    const runtime::Nanos now = context_.reactor.now();
+    if (now < context_.next_full_warning) return;
+    context_.next_full_warning = now + 60 * runtime::seconds;
+    log_warning("shard {} of volume {} refuses a writer: its {} sessions are all in use",
+                state_.shard & ((1U << shard_index_bits) - 1), state_.shard >> shard_index_bits,
+                tray::Tray::max_sessions_per_shard);
 }
 
 // The client has the answer of every request: nothing has to be remembered.

@@ -1,5 +1,6 @@
 // R8, requests have names, as the store keeps it: a resend is answered and not run, and sessions
 // make room for one another without a live one losing its place.
+#include "base/log.hpp"
 #include "store/rig_test.hpp"
 
 namespace pf::pfs {
@@ -115,6 +116,36 @@ TEST(StoreRules, rule_r8_dead_sessions_make_room_and_live_ones_stay) {
     evicted.session = 1;
     evicted.shard = Rig::shard_id;
     EXPECT_EQ(rig.try_connect(evicted, false), Errc::fenced);
+}
+
+std::vector<std::string> warnings;
+void keep_warning(LogLevel level, std::string_view line) {
+    if (level == LogLevel::warning) warnings.emplace_back(line);
+}
+
+TEST(StoreRules, rule_r8_a_writer_too_many_is_refused_and_the_log_says_so_once_a_minute) {
+    Rig rig;
+    rig.create();
+    std::vector<std::unique_ptr<Peer>> live;
+    for (uint64_t i = 1; i <= tray::Tray::max_sessions_per_shard; ++i)
+        live.push_back(rig.connect(i));
+    warnings.clear();
+    set_log_level(LogLevel::warning);
+    set_log_sink(&keep_warning);
+    const auto refuse = [&] {
+        Peer late;
+        late.session = 2000;
+        late.shard = Rig::shard_id;
+        EXPECT_EQ(rig.try_connect(late), Errc::resource_exhausted);
+    };
+    refuse();
+    refuse();
+    EXPECT_EQ(warnings.size(), 1U);
+    rig.simulation.run_for(61 * runtime::seconds);
+    refuse();
+    set_log_sink(nullptr);
+    ASSERT_EQ(warnings.size(), 2U);
+    EXPECT_NE(warnings[0].find("volume 1 "), std::string::npos) << warnings[0];
 }
 
 // The table of a shard is full of sessions whose clients are gone, opened after that of `live`.

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -64,6 +65,15 @@ Result<DataDir> DataDir::open(const std::string& path) {
         return fail(Errc::busy, fmt::format("another process is running on '{}'; stop it, or use "
                                             "another folder",
                                             absolute));
+    }
+    // Its holder may have removed it meanwhile, after a start that failed: then it guards nothing.
+    struct stat locked{};
+    struct stat there{};
+    if (::fstat(fd, &locked) != 0 || ::stat(lock.c_str(), &there) != 0 ||
+        locked.st_ino != there.st_ino) {
+        ::close(fd);
+        return fail(Errc::busy,
+                    fmt::format("another process just removed '{}'; try again", absolute));
     }
     return DataDir(absolute, fd);
 }

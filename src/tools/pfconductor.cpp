@@ -11,6 +11,7 @@
 #include "tools/config_main.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_dir.hpp"
+#include "tools/serve_check.hpp"
 
 namespace {
 
@@ -85,7 +86,13 @@ Status run(const Config& config) {
                   tools::naming("log.level", parse_log_level(config.text("log.level"))));
     set_log_level(level);
     PF_TRY_ASSIGN(const conductor::ConductorOptions options, conductor_options(config));
+    tools::NewFolder fresh(options.data_dir);
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data_dir));
+    fresh.locked();
+    const Status free =
+        tools::check_ports({options.http, options.rpc}, "conductor.http and conductor.rpc");
+    if (!free) fresh.remove_what_was_made();
+    PF_TRY(free);
     runtime::UringOptions reactor;
     reactor.seed = tools::random_seed();
     reactor.buffer_arena_bytes = size_t{16} << 20;  // RPC only: no data passes here

@@ -8,6 +8,7 @@
 #include "tools/config_main.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_reactors.hpp"
+#include "tools/serve_check.hpp"
 #include "tools/store_http.hpp"
 #include "tools/store_process.hpp"
 
@@ -65,10 +66,6 @@ Status run(const Config& config) {
     PF_TRY_ASSIGN(options.write_cache,
                   tools::naming("store.write_cache",
                                 pfs::parse_write_cache(config.text("store.write_cache"))));
-    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(config.text("store.data")));
-    PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
-                  runtime::ReactorGroup::start(tools::data_reactors(reactors, buffer_bytes)));
-
     for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
     options.listen = listen;
     options.data_address = config.text("store.advertise");
@@ -78,6 +75,17 @@ Status run(const Config& config) {
     options.slow_io = config.duration_ns("store.slow_io");
     options.tray_cache_bytes = config.size_bytes("store.tray_cache");
     options.discard = config.boolean("store.discard");
+    PF_TRY(tools::check_data_address(options));
+
+    const std::string folder = config.text("store.data");
+    tools::NewFolder fresh(folder);
+    PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(folder));
+    fresh.locked();
+    const Status free = tools::check_ports({listen, http}, "store.listen and store.http");
+    if (!free) fresh.remove_what_was_made();
+    PF_TRY(free);
+    PF_TRY_ASSIGN(const std::unique_ptr<runtime::ReactorGroup> group,
+                  runtime::ReactorGroup::start(tools::data_reactors(reactors, buffer_bytes)));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreProcess> store,
                   tools::StoreProcess::start(*group, 0, dir, options));
     PF_TRY_ASSIGN(std::unique_ptr<tools::StoreHttp> pages,

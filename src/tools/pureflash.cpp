@@ -26,7 +26,7 @@ using namespace pf;
 
 struct ServeOptions {
     std::string data;
-    uint32_t trays = 0;                    // 0: one, if the folder knows of none
+    std::optional<uint32_t> trays;         // nothing: one, if the folder knows of none
     std::optional<std::string> tray_size;  // nothing: default_tray_bytes()
     std::vector<std::string> tray_paths;
     std::string reactors = "auto";
@@ -70,9 +70,11 @@ Status check_tray_size(const ServeOptions& options) {
 
 Status check(const ServeOptions& options) {
     PF_TRY(tools::check_listen(options.host, options.insecure_listen));
-    if (options.trays > max_serve_trays) {
+    if (options.trays && (*options.trays == 0 || *options.trays > max_serve_trays)) {
         return fail(Errc::invalid_argument,
-                    fmt::format("--trays {}: at most {}", options.trays, max_serve_trays));
+                    fmt::format("--trays {}: from 1 to {}; left out, there is one unless --tray "
+                                "names others",
+                                *options.trays, max_serve_trays));
     }
     if (options.port_base == 0 || options.port_base > UINT16_MAX - conductor_rpc_port_offset) {
         return fail(Errc::invalid_argument,
@@ -161,7 +163,7 @@ Status check_tray_paths(const ServeOptions& options, const std::vector<pfs::Tray
 
 Result<NewTrays> new_trays(const ServeOptions& options, const tools::DataDir& dir,
                            const std::vector<pfs::TrayPlace>& known) {
-    uint32_t files = options.trays;
+    uint32_t files = options.trays.value_or(0);
     if (files == 0 && options.tray_paths.empty() && known.empty()) files = 1;
     NewTrays trays;
     trays.bytes = default_tray_bytes(options.data, files);
@@ -211,7 +213,8 @@ Status check_start(const ServeOptions& options, runtime::ReactorGroup& group,
                    const NewTrays& added) {
     PF_TRY(tools::check_ports(
         {options.address(store_tcp_port_offset), options.address(conductor_http_port_offset),
-         options.address(conductor_rpc_port_offset), options.address(store_http_port_offset)}));
+         options.address(conductor_rpc_port_offset), options.address(store_http_port_offset)},
+        "--host or --port-base"));
     PF_TRY_ASSIGN(const tools::StoreIdentity identity, tools::read_identity(dir));
     PF_TRY_ASSIGN(const pfs::StoreOptions store, store_options(options, identity.cluster));
     PF_TRY(tools::check_data_address(store));
@@ -281,6 +284,7 @@ Status serve(const ServeOptions& options) {
     if (!std::filesystem::exists(options.data, unknown)) PF_TRY(check_tray_paths(options, {}));
     tools::NewFolder fresh(options.data);
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(options.data));
+    fresh.locked();
     const Status served = serve_in(dir, options, fresh);
     if (!served) fresh.remove_what_was_made();
     return served;

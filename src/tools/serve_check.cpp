@@ -20,12 +20,19 @@ using runtime::Task;
 
 namespace {
 
-// In the data folder; the lock last, since it guards the others.
-constexpr const char* our_names[] = {"conductor", "identity", "trays", "lock"};
+// In the data folder, beside the lock.
+constexpr const char* our_names[] = {"conductor", "identity", "trays"};
 
 bool exists(const std::string& path) {
     std::error_code unknown;
     return std::filesystem::exists(path, unknown);
+}
+
+// A link to what is not there now, or what cannot be looked at, is something too.
+bool is_nothing(const std::string& path) {
+    std::error_code unknown;
+    const auto status = std::filesystem::symlink_status(path, unknown);
+    return status.type() == std::filesystem::file_type::not_found;
 }
 
 // Opened as it will be, and closed at once: it is there, free, unmounted and may be written. Not by
@@ -82,7 +89,7 @@ Status check_names(const std::vector<std::string>& paths) {
 
 }  // namespace
 
-Status check_ports(const std::vector<runtime::Address>& addresses) {
+Status check_ports(const std::vector<runtime::Address>& addresses, std::string_view options) {
     for (const runtime::Address& address : addresses) {
         PF_TRY_ASSIGN(const runtime::SocketAddress socket_address,
                       runtime::to_socket_address(address));
@@ -94,9 +101,9 @@ Status check_ports(const std::vector<runtime::Address>& addresses) {
         const int error = errno;
         if (fd >= 0) ::close(fd);
         if (free) continue;
-        return fail(from_errno(error), fmt::format("cannot listen on {}: {}; choose another with "
-                                                   "--host or --port-base",
-                                                   address.text(), std::strerror(error)));
+        return fail(from_errno(error),
+                    fmt::format("cannot listen on {}: {}; choose another with {}", address.text(),
+                                std::strerror(error), options));
     }
     return {};
 }
@@ -121,17 +128,21 @@ Status check_new_trays(runtime::ReactorGroup& group, size_t reactor, const TrayP
 
 NewFolder::NewFolder(const std::string& path) : path_(path) {
     std::error_code unknown;
-    has_none_ = std::ranges::none_of(
-        our_names, [&](const char* name) { return exists(fmt::format("{}/{}", path, name)); });
+    has_none_ = is_nothing(path + "/lock");
     std::filesystem::path folder = std::filesystem::absolute(path, unknown).lexically_normal();
     if (!folder.has_filename()) folder = folder.parent_path();
     for (; !folder.empty() && !exists(folder.string()); folder = folder.parent_path())
         missing_.push_back(folder.string());
 }
 
+void NewFolder::locked() {
+    has_none_ = has_none_ && std::ranges::all_of(our_names, [this](const char* name) {
+                    return is_nothing(fmt::format("{}/{}", path_, name));
+                });
+}
+
 void NewFolder::watch(const std::vector<std::string>& trays) {
-    std::ranges::copy_if(trays, std::back_inserter(trays_),
-                         [](const std::string& path) { return !exists(path); });
+    std::ranges::copy_if(trays, std::back_inserter(trays_), is_nothing);
 }
 
 void NewFolder::remove_what_was_made() const {
@@ -140,6 +151,7 @@ void NewFolder::remove_what_was_made() const {
     for (const std::string& tray : trays_) std::filesystem::remove(tray, unknown);
     for (const char* name : our_names)
         std::filesystem::remove_all(fmt::format("{}/{}", path_, name), unknown);
+    std::filesystem::remove(path_ + "/lock", unknown);  // the last, since it guards the others
     // Those that hold something else stay.
     for (const std::string& folder : missing_) ::rmdir(folder.c_str());
 }

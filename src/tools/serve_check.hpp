@@ -1,9 +1,10 @@
-// What a start is refused for before it makes or changes anything, and what it takes back when it
-// fails later.
+// What a start, of any daemon, is refused for before it makes or changes anything, and what it
+// takes back when it fails later.
 #pragma once
 
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "runtime/uring/reactor_thread.hpp"
@@ -11,8 +12,9 @@
 
 namespace pf::tools {
 
-// That each can be listened on now.
-[[nodiscard]] Status check_ports(const std::vector<runtime::Address>& addresses);
+// That each can be listened on now; `options` are those that choose them.
+[[nodiscard]] Status check_ports(const std::vector<runtime::Address>& addresses,
+                                 std::string_view options);
 
 // Trays that are about to be added, by absolute paths.
 struct TrayPlan {
@@ -30,6 +32,8 @@ struct TrayPlan {
 class NewFolder {
   public:
     explicit NewFolder(const std::string& path);
+    // Under the folder's lock: what is there by now, another start made.
+    void locked();
     void watch(const std::vector<std::string>& trays);
     // From now on others may rely on what is there.
     void keep() { kept_ = true; }

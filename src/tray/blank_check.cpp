@@ -22,7 +22,8 @@ Task<Status> refuse_if_tray(runtime::Disk& disk, uint64_t block, MutableBytes sc
     const Result<Superblock> found = decode_superblock(scratch);
     if (!found && found.error().code == Errc::not_found) co_return Status{};
     co_return fail(Errc::already_exists,
-                   fmt::format("{} holds a tray; formatting it needs --force", disk.name()));
+                   fmt::format("{} holds a tray: 'pfcli tray add {} --force' formats it",
+                               disk.name(), disk.name()));
 }
 
 Task<Status> refuse_if_written(runtime::Disk& disk, uint64_t block, MutableBytes scratch) {
@@ -31,9 +32,10 @@ Task<Status> refuse_if_written(runtime::Disk& disk, uint64_t block, MutableBytes
     if (data == scratch.end()) co_return Status{};
     const uint64_t at = block * block_bytes + static_cast<uint64_t>(data - scratch.begin());
     co_return fail(
-        Errc::busy,
-        fmt::format("{} is not blank: it has data at byte {}; formatting it needs --force",
-                    disk.name(), at));
+        Errc::already_exists,
+        fmt::format(
+            "{} is not blank: it has data at byte {}; 'pfcli tray add {} --force' formats it",
+            disk.name(), at, disk.name()));
 }
 
 }  // namespace

@@ -282,6 +282,34 @@ class BadInput(unittest.TestCase):
         self.ends_at_once(self.serve(folder, base=70000), ["70000"], status=2)
         self.ends_at_once(self.serve(folder, base=65530), ["65530", "65513"])
 
+    def test_serve_without_a_tray(self):
+        folder = os.path.join(self.cluster.folder, "no-tray")
+        self.ends_at_once(self.serve(folder, "--trays", "0"), ["--trays 0", "from 1 to 64"])
+        self.assertFalse(os.path.exists(folder))
+
+    def test_a_start_that_fails_keeps_the_links_of_others(self):
+        with tempfile.TemporaryDirectory() as folder:
+            link = os.path.join(folder, "conductor")
+            os.symlink(os.path.join(folder, "not-mounted", "conductor"), link)
+            self.ends_at_once(self.serve(folder, "--tray-size", "64M"), ["conductor"])
+            self.assertTrue(os.path.islink(link))
+
+    def test_daemons_on_ports_that_are_taken_make_no_folder(self):
+        http = f"127.0.0.1:{self.cluster.port('http')}"
+        with tempfile.TemporaryDirectory() as above:
+            for daemon, setting, ports in (("pfs", "store", ("listen", "http")),
+                                           ("pfconductor", "conductor", ("http", "rpc"))):
+                folder = os.path.join(above, "not", "made")
+                program = f"{self.cluster.tools}/{daemon}"
+                for port in ports:
+                    free = {each: f"--set={setting}.{each}=127.0.0.1:0" for each in ports if each != port}
+                    self.ends_at_once([program, f"--set={setting}.data={folder}", f"--set={setting}.{port}={http}",
+                                       *free.values()], [f"cannot listen on {http}", f"{setting}.{ports[0]}"])
+                    self.assertEqual(os.listdir(above), [])
+            self.ends_at_once([f"{self.cluster.tools}/pfs", f"--set=store.data={folder}", "--insecure-listen",
+                               "--set=store.listen=0.0.0.0:0"], ["store.advertise"])
+            self.assertEqual(os.listdir(above), [])
+
     def test_serve_on_ports_that_are_taken(self):
         for base in (self.cluster.base, self.cluster.base - 18, self.cluster.base + 18):
             with tempfile.TemporaryDirectory() as folder:
@@ -296,7 +324,8 @@ class BadInput(unittest.TestCase):
         subprocess.run(["mkfs.ext4", "-q", "-F", foreign], check=True)
         other_name = os.path.join(self.cluster.folder, "other-name.img")
         os.symlink(good, other_name)
-        for bad, says in ((self.file_of("tiny.img", 64 * KIB), "too small"), (foreign, "not blank"),
+        for bad, says in ((self.file_of("tiny.img", 64 * KIB), "too small"),
+                          (foreign, f"'pfcli tray add {foreign} --force' formats it (already"),
                           (self.tray_paths()[0], "in use"), (self.cluster.folder, "neither a regular file"),
                           (other_name, "same tray"), (good, "same tray")):
             with open(bad, "rb") if os.path.isfile(bad) else contextlib.nullcontext() as file:

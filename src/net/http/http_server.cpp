@@ -20,6 +20,7 @@ namespace pf::net {
 namespace {
 
 constexpr size_t max_path_bytes = 1024;
+constexpr size_t max_head_bytes = size_t{64} << 10;
 
 // Threads with a bounded queue: when it is full the accepting thread waits, and the kernel's
 // backlog bounds the rest.
@@ -77,6 +78,21 @@ void no_length_is_no_body(const httplib::Request& request) {
     const_cast<httplib::Request&>(request).headers.emplace("Content-Length", "0");
 }
 
+// Matching recurses once for each character of the path, and a packed body has no bound of its own:
+// httplib would unpack 1 MiB to 1 GiB.
+int refuse_before_body(const httplib::Request& request) {
+    if (request.path.size() > max_path_bytes) return 414;
+    const bool packed = request.has_header("Content-Encoding");
+    return packed ? 415 : 0;
+}
+
+HttpResponse own_refusal(int status) {
+    if (status == 413) return http_error(status, "resource_exhausted", "the request is too large");
+    if (status == 415)
+        return http_error(status, "unsupported", "a packed body: send it without Content-Encoding");
+    return http_error(status, "protocol", "the request is not valid HTTP/1.1");
+}
+
 bool is_loopback(const std::string& host) {
     return host == "localhost" || host == "::1" || host.starts_with("127.");
 }
@@ -92,15 +108,24 @@ std::vector<std::string> split_path(std::string_view path) {
     return out;
 }
 
-// Those of the target alone: httplib's own list has those of a form in the body too.
+std::string decoded(const std::string& text) {
+    return httplib::detail::decode_url(text, true);
+}
+
+// Those of the target alone: httplib's own list has those of a form in the body too, and not those
+// that are given twice alike.
 Status take_query(const std::string& target, std::map<std::string, std::string>& query) {
     const size_t path_end = target.find('?');
     if (path_end == std::string::npos) return {};
-    httplib::Params given;
-    httplib::detail::parse_query_text(target.substr(path_end + 1), given);
-    for (const auto& [name, value] : given) {
-        if (query.emplace(name, value).second) continue;
-        return fail(Errc::invalid_argument, fmt::format("parameter '{}' is given twice", name));
+    for (size_t at = path_end + 1; at < target.size();) {
+        const size_t end = std::min(target.find('&', at), target.size());
+        const size_t name_end = std::min(target.find('=', at), end);
+        const size_t value_begin = std::min(name_end + 1, end);
+        const std::string name = decoded(target.substr(at, name_end - at));
+        const std::string value = decoded(target.substr(value_begin, end - value_begin));
+        if (end > at && !query.emplace(name, value).second)
+            return fail(Errc::invalid_argument, fmt::format("parameter '{}' is given twice", name));
+        at = end + 1;
     }
     return {};
 }
@@ -130,7 +155,8 @@ class TimedServer final : public httplib::Server {
         : limits_{.idle = std::chrono::seconds(options.read_timeout_s),
                   .request = std::chrono::seconds(options.request_timeout_s),
                   .stalled = std::chrono::seconds(options.write_timeout_s),
-                  .answer = std::chrono::seconds(options.answer_timeout_s)} {}
+                  .answer = std::chrono::seconds(options.answer_timeout_s),
+                  .request_bytes = max_head_bytes + 2 * options.max_body_bytes} {}
 
   private:
     bool process_and_close_socket(socket_t fd) override {
@@ -140,7 +166,7 @@ class TimedServer final : public httplib::Server {
              left > 0 && svr_sock_ != INVALID_SOCKET && stream.begin_request(keep_alive); --left) {
             bool closed = false;
             good = process_request(stream, left == 1, closed, nullptr);
-            if (!good || closed || stream.late()) break;
+            if (!good || closed || stream.broken()) break;
         }
         ::shutdown(fd, SHUT_RDWR);
         ::close(fd);
@@ -172,21 +198,17 @@ class Server final : public HttpServer {
         const std::string all = "[\\s\\S]*";
         server_.Get(all, any).Post(all, any).Put(all, any).Patch(all, any);
         server_.Delete(all, any).Options(all, any);
-        // Matching recurses once for each character of the path.
         server_.set_pre_routing_handler([](const httplib::Request& from, httplib::Response& to) {
             no_length_is_no_body(from);
-            if (from.path.size() <= max_path_bytes)
-                return httplib::Server::HandlerResponse::Unhandled;
-            to.status = 414;
+            const int refused = refuse_before_body(from);
+            if (refused == 0) return httplib::Server::HandlerResponse::Unhandled;
+            to.status = refused;
             return httplib::Server::HandlerResponse::Handled;
         });
         // What httplib refuses by itself gets our form of error too.
         server_.set_error_handler([](const httplib::Request&, httplib::Response& to) {
             if (!to.body.empty()) return;
-            const bool large = to.status == 413;
-            const auto error = http_error(
-                to.status, large ? "resource_exhausted" : "protocol",
-                large ? "the request is too large" : "the request is not valid HTTP/1.1");
+            const auto error = own_refusal(to.status);
             to.set_content(error.body, error.content_type.c_str());
         });
     }
@@ -244,7 +266,11 @@ class Server final : public HttpServer {
         request.path = from.path;
         request.body = from.body;
         const Status query = take_query(from.target, request.query);
-        const HttpResponse response = query ? dispatch(request, to) : http_error(query.error());
+        // Of a body without a stated length httplib checks none.
+        const HttpResponse response = request.body.size() > options_.max_body_bytes
+                                          ? own_refusal(413)
+                                      : query ? dispatch(request, to)
+                                              : http_error(query.error());
         to.status = response.status;
         to.set_content(response.body, response.content_type.c_str());
     }

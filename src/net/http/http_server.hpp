@@ -1,8 +1,8 @@
 // A small HTTP server for the control plane, metrics and health of every daemon. It runs outside
 // the runtime seam, on threads of its own; ReactorGate is the way from them to a reactor.
 //
-// Bounds: body size, threads, connections waiting for a thread, time of a whole request and of a
-// whole answer.
+// Bounds: body size (packed bodies are refused), bytes of a whole request, threads, connections
+// waiting for a thread, time of a whole request and of a whole answer.
 // Without authentication it listens on loopback only, unless that is said to be meant.
 #pragma once
 

@@ -99,5 +99,40 @@ TEST_F(HttpServerTest, AnswersSeveralRequestsOfAConnectionAndLargeOnes) {
     EXPECT_TRUE(answers.ends_with(std::string(large_bytes, 'x')));
 }
 
+// Failed: all that came in 3 s was kept, 2 GB of one connection.
+TEST_F(HttpServerTest, regression_a_request_without_a_stated_length_is_bounded) {
+    const std::string chunk = "10000\r\n" + std::string(65536, 'a') + "\r\n";
+    for (const std::string head : {"POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+                                   "POST /echo HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n",
+                                   "GET /healthz HTTP/1.1\r\n"}) {
+        const int fd = connect_and_send(head);
+        const std::string part = head.starts_with("GET") ? std::string("a: b\r\n") : chunk;
+        size_t taken = 0;
+        constexpr size_t most = size_t{64} << 20;
+        for (ssize_t sent = 1; sent > 0 && taken < most; taken += part.size())
+            sent = ::send(fd, part.data(), part.size(), MSG_NOSIGNAL);
+        EXPECT_LT(taken, most) << head;
+        ::close(fd);
+    }
+    std::string body;
+    for (int i = 0; i < 20; ++i) body += chunk;
+    const std::string answer = receive_all(connect_and_send(
+        "POST /echo HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + body +
+        "0\r\n\r\n"));
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 413")) << answer.substr(0, 80);
+    const std::string small = receive_all(connect_and_send(
+        "POST /echo HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "3\r\none\r\n0\r\n\r\n"));
+    EXPECT_TRUE(small.ends_with("\r\n\r\none")) << small;
+}
+
+// Failed: it was unpacked, 1 MiB to 1 GiB.
+TEST_F(HttpServerTest, regression_a_packed_body_is_refused) {
+    const std::string answer = receive_all(
+        connect_and_send("POST /echo HTTP/1.1\r\nConnection: close\r\nContent-Encoding: gzip\r\n"
+                         "Content-Length: 3\r\n\r\none"));
+    EXPECT_TRUE(answer.starts_with("HTTP/1.1 415")) << answer;
+}
+
 }  // namespace
 }  // namespace pf::net

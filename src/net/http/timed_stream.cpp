@@ -45,6 +45,7 @@ bool TimedStream::begin_request(std::chrono::milliseconds patience) {
     const auto now = Clock::now();
     const bool begun = begin_ < end_ || wait(POLLIN, patience, now + patience);
     request_until_ = Clock::now() + limits_.request;
+    request_left_ = limits_.request_bytes;
     return begun;
 }
 
@@ -60,14 +61,17 @@ bool TimedStream::is_writable() const {
 
 ssize_t TimedStream::read(char* to, size_t size) {
     if (begin_ == end_) {
-        late_ = late_ || !is_readable();
-        if (late_) return -1;
+        broken_ = broken_ || !is_readable();
+        if (broken_) return -1;
         const ssize_t got = ::recv(fd_, buffer_.data(), buffer_.size(), 0);
         if (got <= 0) return got;
         begin_ = 0;
         end_ = static_cast<size_t>(got);
     }
-    const size_t count = std::min(size, end_ - begin_);
+    broken_ = broken_ || request_left_ == 0;
+    if (broken_) return -1;
+    const size_t count = std::min({size, end_ - begin_, request_left_});
+    request_left_ -= count;
     std::copy_n(buffer_.data() + begin_, count, to);
     begin_ += count;
     return static_cast<ssize_t>(count);

@@ -1,5 +1,6 @@
 // A connection as cpp-httplib wants it, with limits on the time of a whole request and a whole
-// answer: its own are for each byte, so that a peer who drips them holds a thread for ever.
+// answer: its own are for each byte, so that a peer who drips them holds a thread for ever. And
+// with one on the bytes of a request: its own is for a body of stated length only.
 #pragma once
 
 #include <httplib.h>
@@ -14,6 +15,7 @@ struct StreamLimits {
     std::chrono::milliseconds request{3000};   // its head and body
     std::chrono::milliseconds stalled{5000};   // without room for a byte of the answer
     std::chrono::milliseconds answer{30'000};  // all of it
+    size_t request_bytes = SIZE_MAX;           // its head and body
 };
 
 class TimedStream final : public httplib::Stream {
@@ -23,8 +25,9 @@ class TimedStream final : public httplib::Stream {
     // Waits for the first byte of the next request, from which on its time counts.
     [[nodiscard]] bool begin_request(std::chrono::milliseconds patience);
 
-    // A request did not arrive in time: what comes after it cannot be told from its rest.
-    [[nodiscard]] bool late() const { return late_; }
+    // A request did not arrive in time, or is too large: what comes after it cannot be told from
+    // its rest.
+    [[nodiscard]] bool broken() const { return broken_; }
 
     [[nodiscard]] bool is_readable() const override;
     [[nodiscard]] bool is_writable() const override;
@@ -45,7 +48,8 @@ class TimedStream final : public httplib::Stream {
     Clock::time_point request_until_{};
     Clock::time_point answer_until_{};
     bool answering_ = false;
-    bool late_ = false;
+    bool broken_ = false;
+    size_t request_left_ = 0;
     // httplib reads heads byte by byte.
     std::array<char, 4096> buffer_{};
     size_t begin_ = 0;
