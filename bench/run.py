@@ -262,8 +262,19 @@ class Bench:
                      "pass" if median <= 2 and high < 2.5 else "unproven" if median <= 2 else "open")
 
     def restart(self, server):
-        """Kill with the log as full as it gets, when the next checkpoint begins; seconds per GiB of log
-        until it serves."""
+        """Kill with the log as full as it gets, when the next checkpoint begins; seconds per GiB of log until it
+        serves. The median of three."""
+        starts = []
+        for _ in range(3):
+            used = self.kill_with_full_log(server)
+            seconds = server.start()
+            starts.append((seconds / (used / GIB), f"{used / (1 << 20):.0f} MiB in {seconds:.2f} s"))
+        per_gib = sorted(starts)[1][0]
+        self.add(f"start after SIGKILL, {', '.join(text for _, text in starts)}: s per GiB", "<= 5", f"{per_gib:.2f}", "",
+                 "pass" if per_gib <= 5 else "open")
+
+    def kill_with_full_log(self, server):
+        """Gives the bytes of log there were."""
         load = subprocess.Popen(
             ["fio", "--name=load", "--thread=1", f"--ioengine=external:{self.engine}", "--volume=large",
              f"--conductor={server.conductor}", "--rw=randwrite", "--bs=4k", "--iodepth=128", "--norandommap",
@@ -274,10 +285,7 @@ class Bench:
         finally:
             load.kill()
             load.wait()
-        seconds = server.start()
-        per_gib = seconds / (used / GIB)
-        self.add(f"start after SIGKILL, {used / (1 << 20):.0f} MiB of log in {seconds:.2f} s: s per GiB", "<= 5", f"{per_gib:.2f}", "",
-                 "pass" if per_gib <= 5 else "open")
+        return used
 
     def wait_for_full_log(self, server):
         """A checkpoint gives log space back when it ends, and not before: while it runs the log is fullest."""
