@@ -70,7 +70,8 @@ class Watch:
                   for c in cpu if c != "cpu"]
         self.core_busy_max = max(shares)
         after_ms = _device_ticks_ms(self.device)
-        # A store has one flush in flight at a time, so either share is a lower bound of the truth.
+        # The time of flushes that overlap counts for each of them, so it may be too much of the truth; that of
+        # reads and writes is too little, as it leaves the flushes out.
         self.device_busy = max(after - before for after, before in zip(after_ms, self.device_ms)) / 1000 / seconds
 
 

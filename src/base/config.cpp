@@ -6,8 +6,8 @@
 #define TOML_ASSERT(expr) static_cast<void>(0)
 #define TOML_EXCEPTIONS 0
 #define TOML_HEADER_ONLY 1
-// And it calls every second character beyond ASCII that stands outside of a text unreachable while
-// it asks whether that is a space: it is not.
+// And it calls many characters beyond ASCII unreachable when they stand outside of a text and it
+// asks whether they are spaces: they are not.
 #include <toml++/impl/preprocessor.h>
 #undef TOML_UNREACHABLE
 #define TOML_UNREACHABLE \

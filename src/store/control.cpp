@@ -103,14 +103,6 @@ Task<Status> Store::apply_on_tray(Uuid tray_id, std::vector<tray::ShardState> st
     co_return first;
 }
 
-Task<Status> Store::delete_shard(tray::ShardId id) {
-    std::vector<tray::ShardId> one;
-    if (shards_.contains(id)) one.push_back(id);  // else gone already
-    Task<Status> deleting = delete_on_tray(std::move(one));
-    const Status deleted = co_await deleting;
-    co_return deleted;
-}
-
 Task<Status> Store::delete_on_tray(std::vector<tray::ShardId> ids) {
     if (ids.empty()) co_return Status{};
     const auto known = shards_.find(ids.front());

@@ -88,7 +88,6 @@ class Store final : public net::Handler, public LinkOwner {
     // Unavailable while the tray of the request is in this store's list but not mounted: what is on
     // it cannot be deleted, and would be back with it.
     [[nodiscard]] runtime::Task<Status> delete_shards(pureflash::v1::DeleteShardsRequest request);
-    [[nodiscard]] runtime::Task<Status> delete_shard(tray::ShardId id);
     // All on the same tray, and known.
     [[nodiscard]] runtime::Task<Status> delete_on_tray(std::vector<tray::ShardId> ids);
     [[nodiscard]] runtime::Task<Status> fence_session(tray::ShardId id, uint64_t session);

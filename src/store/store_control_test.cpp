@@ -6,16 +6,23 @@ namespace {
 
 using wire::Opcode;
 
+Status remove_shard(Rig& rig) {
+    pureflash::v1::DeleteShardsRequest request;
+    request.set_tray_uuid(rig.tray_uuid);
+    request.add_shard_ids(Rig::shard_id);
+    return rig.on_server(rig.store().delete_shards(request));
+}
+
 TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
     Rig rig;
     rig.create();
     rig.disk.inject({.operations = sim::DiskFault::on_write, .count = sim::DiskFault::forever});
-    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
-    EXPECT_FALSE(rig.on_server(rig.store().delete_shard(Rig::shard_id))) << "told again";
+    EXPECT_FALSE(remove_shard(rig));
+    EXPECT_FALSE(remove_shard(rig)) << "told again";
     rig.disk.clear_faults();
     rig.restart();  // it may be back: a write that failed may have reached the medium or not
-    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
-    EXPECT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    EXPECT_TRUE(remove_shard(rig));
+    EXPECT_TRUE(remove_shard(rig));
     rig.restart();
     EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
 }
@@ -115,7 +122,7 @@ TEST(StoreControl, trays_added_at_once_are_both_known) {
 TEST(StoreControl, a_loss_accepted_while_the_shard_is_told_its_state_stays_accepted) {
     Rig rig;
     rig.create();
-    ASSERT_TRUE(rig.on_server(rig.store().delete_shard(Rig::shard_id)));
+    ASSERT_TRUE(remove_shard(rig));
     rig.lost_before = true;
     ASSERT_TRUE(rig.on_server(rig.apply(1, 7)));
     Shard* shard = rig.store().worker(0).find_shard(Rig::shard_id);
@@ -205,10 +212,7 @@ TEST(StoreTrays, regression_shards_of_an_unmounted_tray_are_not_called_deleted) 
     Rig rig;
     rig.create();
     const auto remove = [&rig] {
-        pureflash::v1::DeleteShardsRequest request;
-        request.set_tray_uuid(rig.tray_uuid);
-        request.add_shard_ids(Rig::shard_id);
-        const Status removed = rig.on_server(rig.store().delete_shards(request));
+        const Status removed = remove_shard(rig);
         return removed ? Errc::ok : removed.error().code;
     };
     sim::DiskFault fault;

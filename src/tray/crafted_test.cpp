@@ -18,15 +18,6 @@ using runtime::sim::Medium;
 constexpr uint32_t deleted_flag = 1;
 constexpr uint64_t most = std::numeric_limits<uint64_t>::max();
 
-Task<Result<VerifyReport>> verify_disk() {
-    runtime::DiskOptions options;
-    options.read_only = true;
-    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
-    if (!disk) co_return std::unexpected<Error>(disk.error());
-    Inspector inspector(std::move(*disk));
-    co_return co_await inspector.verify();
-}
-
 // Shard 1 has generations 1 <- 2 <- 3, the head, and shard 2 is a clone of generation 2. Each has
 // written a block of its own.
 struct CraftedTray : testing::Test {

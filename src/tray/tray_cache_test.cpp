@@ -62,15 +62,6 @@ struct TrayCacheTest : testing::Test {
     std::unique_ptr<TrayRig> rig;
 };
 
-runtime::Task<Result<VerifyReport>> verify_disk() {
-    runtime::DiskOptions options;
-    options.read_only = true;
-    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
-    if (!disk) co_return std::unexpected<Error>(disk.error());
-    Inspector inspector(std::move(*disk));
-    co_return co_await inspector.verify();
-}
-
 // However many generations there are, memory has the head's tables, the budget, and nothing else.
 TEST_F(TrayCacheTest, ManyGenerationsStayWithinTheBudget) {
     start();

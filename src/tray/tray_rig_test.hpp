@@ -9,6 +9,7 @@
 
 #include "base/crc32c.hpp"
 #include "runtime/sim/simulation.hpp"
+#include "tray/inspect.hpp"
 #include "tray/tray.hpp"
 
 namespace pf::tray {
@@ -213,5 +214,15 @@ class TrayRig {
     uint64_t sequence_ = 0;
     std::vector<Ticket> held_;
 };
+
+// What an inspection of the disk of a rig says, whose tray is not mounted.
+inline runtime::Task<Result<VerifyReport>> verify_disk() {
+    runtime::DiskOptions options;
+    options.read_only = true;
+    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
+    if (!disk) co_return std::unexpected<Error>(disk.error());
+    Inspector inspector(std::move(*disk));
+    co_return co_await inspector.verify();
+}
 
 }  // namespace pf::tray

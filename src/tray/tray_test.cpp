@@ -240,15 +240,6 @@ TEST_F(TrayTest, RefusesWhatItShould) {
     rig->stop();
 }
 
-runtime::Task<Result<VerifyReport>> verify_disk() {
-    runtime::DiskOptions options;
-    options.read_only = true;
-    auto disk = co_await runtime::Reactor::current().open_disk("disk", options);
-    if (!disk) co_return std::unexpected<Error>(disk.error());
-    Inspector inspector(std::move(*disk));
-    co_return co_await inspector.verify();
-}
-
 // After a crash the inspector sees what the next mount will, and finds rot in any live block.
 TEST_F(TrayTest, InspectionFindsEveryDamagedBlock) {
     start();

@@ -22,12 +22,12 @@ struct OpenedFile {
     bool read_only = false;
 };
 
-// Opens and, if asked to, creates and locks a file or block device. Blocks for a moment: it is
-// called when a tray is opened, not on the I/O path.
 // The loop device that shows the file as a disk, or an empty string; what is written to the file
 // under it is lost on, or destroys, the filesystem there. `blocks` is where the kernel lists them.
 [[nodiscard]] std::string loop_device_of(const std::string& path,
                                          const std::string& blocks = "/sys/block");
+// Opens and, if asked to, creates and locks a file or block device. Blocks for a moment: it is
+// called when a tray is opened, not on the I/O path.
 [[nodiscard]] Result<OpenedFile> open_file(const std::string& path, const DiskOptions& options);
 
 class UringDisk final : public Disk {
