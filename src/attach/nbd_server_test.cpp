@@ -173,6 +173,9 @@ TEST_F(NbdServerTest, RefusesBadRequestsAndGoesOn) {
     EXPECT_EQ(ask(client, Command::cache, 0, 512), ErrorNumber::invalid);
     EXPECT_EQ(ask(client, Command::block_status, 0, 512), ErrorNumber::invalid);
     EXPECT_EQ(ask(client, static_cast<Command>(200), 0, 0), ErrorNumber::invalid);
+    // Found by nbd_fuzz: an offset beyond everything went on to the volume.
+    EXPECT_EQ(ask(client, Command::flush, UINT64_MAX, 0), ErrorNumber::invalid);
+    EXPECT_EQ(ask(client, Command::flush, 0, 512), ErrorNumber::invalid);
     EXPECT_EQ(ask(client, Command::write_zeroes, 0, 512, command_no_hole | command_fast_zero),
               ErrorNumber::not_supported);
     EXPECT_EQ(ask(client, Command::write_zeroes, 0, 512, command_fast_zero), ErrorNumber::none);

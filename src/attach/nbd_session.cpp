@@ -126,6 +126,8 @@ ErrorNumber Session::check(const Request& request) const {
             if (request.length_bytes > max_payload_bytes) return ErrorNumber::invalid;
             break;
         case Command::flush:
+            // It is of the whole export: the protocol reserves both fields.
+            if (request.offset != 0 || request.length_bytes != 0) return ErrorNumber::invalid;
             return request.flags & ~allowed_flags ? ErrorNumber::invalid : ErrorNumber::none;
         case Command::write:
         case Command::trim:

@@ -22,6 +22,9 @@ class Allocator {
     // False if it is in use already.
     [[nodiscard]] bool mark_used(Address address);
     [[nodiscard]] bool is_used(Address address) const;
+    void prefetch(Address address) const {
+        __builtin_prefetch(&words_[(address - start_) / 64], 1);
+    }
     // The same for many: words of bits, from data_start on. Nothing is marked if one was in use.
     [[nodiscard]] bool mark_used(std::span<const uint64_t> words);
     void free(Address address, uint32_t count);

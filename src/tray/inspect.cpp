@@ -42,15 +42,22 @@ Task<Result<LogReport>> Inspector::log(LogVisitor visit) {
     LogReport report;
     report.damage = std::move(found.damage);
     if (found.roots.empty()) co_return report;
-    const Root& root = found.roots.back();
     LogReader reader(*disk_, superblock_);
+    const Status done = co_await read_log(reader, found.roots.back(), visit, report);
+    co_await reader.stop();
+    PF_CO_TRY(done);
+    co_return report;
+}
+
+Task<Status> Inspector::read_log(LogReader& reader, const Root& root, const LogVisitor& visit,
+                                 LogReport& report) {
     report.first = root.log_start;
     report.last = root.log_start - 1;
     const Result<LogReader::End> end = co_await reader.find_end(root);
     if (!end) {
         if (end.error().code != Errc::corrupt) co_return std::unexpected<Error>(end.error());
         report.damage.push_back({"log", end.error().message});
-        co_return report;
+        co_return Status{};
     }
     report.last = end->last;
     report.confirmed = end->confirmed;
@@ -80,7 +87,7 @@ Task<Result<LogReport>> Inspector::log(LogVisitor visit) {
         }
         visit(block, records);
     }
-    co_return report;
+    co_return Status{};
 }
 
 // T7: what the next mount will say, and what earlier ones have marked.

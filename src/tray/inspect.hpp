@@ -16,6 +16,7 @@
 namespace pf::tray {
 
 class Engine;
+class LogReader;
 struct ChunkVersion;
 class Loss;
 
@@ -79,6 +80,8 @@ class Inspector {
     [[nodiscard]] runtime::Task<Result<VerifyReport>> verify();
 
   private:
+    [[nodiscard]] runtime::Task<Status> read_log(LogReader& reader, const Root& root,
+                                                 const LogVisitor& visit, LogReport& report);
     [[nodiscard]] runtime::Task<Status> load(std::vector<Damage>& damage);
     void add_loss(const Loss& loss, std::vector<Damage>& damage) const;
     [[nodiscard]] runtime::Task<Status> verify_tables(VerifyReport& report);

@@ -14,38 +14,82 @@ using runtime::Task;
 
 Task<Result<Bytes>> LogReader::read(uint64_t sequence) {
     const uint64_t slot = sequence % superblock_.log_blocks;
-    if (slot < first_slot_ || slot >= first_slot_ + slots_) {
-        if (!buffer_) {
-            buffer_ = co_await runtime::Reactor::current().buffers().allocate(
-                size_t{read_ahead_blocks} * block_bytes);
-        }
-        const uint64_t count = std::min<uint64_t>(read_ahead_blocks, superblock_.log_blocks - slot);
-        slots_ = 0;
-        PF_CO_TRY(co_await read_slots(slot, count));
-        first_slot_ = slot;
-        slots_ = count;
+    if (!window_.contains(slot)) PF_CO_TRY(co_await move_to(slot));
+    co_return Bytes(window_.memory.subspan((slot - window_.first) * block_bytes, block_bytes));
+}
+
+Task<Status> LogReader::move_to(uint64_t slot) {
+    if (!buffer_) {
+        const size_t bytes = window_blocks() * block_bytes;
+        buffer_ = co_await runtime::Reactor::current().buffers().allocate(2 * bytes);
+        window_.memory = buffer_.bytes().first(bytes);
+        next_.memory = buffer_.bytes().subspan(bytes);
     }
-    co_return Bytes(buffer_.bytes().subspan((slot - first_slot_) * block_bytes, block_bytes));
+    const uint64_t end = window_.first + window_.slots;
+    const bool in_order = window_.slots != 0 && slot == end % superblock_.log_blocks;
+    co_await stop();
+    if (next_.contains(slot)) {
+        std::swap(window_, next_);
+        forget_unreadable(window_.first, window_.slots);
+    } else {
+        PF_CO_TRY(co_await read_slots(slot, window_from(slot)));
+    }
+    if (in_order) {
+        read_ahead();
+        co_await runtime::yield();  // a turn of the loop hands it to the device
+    }
+    co_return Status{};
 }
 
 Task<Status> LogReader::read_slots(uint64_t slot, uint64_t count) {
-    const MutableBytes to = buffer_.bytes().first(count * block_bytes);
+    window_.slots = 0;
+    const MutableBytes to = window_.memory.first(count * block_bytes);
     const uint64_t offset = (log_start_address + slot) * block_bytes;
-    Status done = co_await disk_.read(offset, to);
-    if (done || done.error().code != Errc::io_error) co_return done;
-    for (uint64_t i = 0; i < count; ++i) {
+    const Status done = co_await disk_.read(offset, to);
+    if (!done && done.error().code != Errc::io_error) co_return done;
+    if (done) forget_unreadable(slot, count);
+    for (uint64_t i = 0; !done && i < count; ++i) {
         const MutableBytes block = to.subspan(i * block_bytes, block_bytes);
-        done = co_await disk_.read(offset + i * block_bytes, block);
-        if (!done && done.error().code != Errc::io_error) co_return done;
-        if (done) {
-            unreadable_.erase(slot + i);
+        const Status alone = co_await disk_.read(offset + i * block_bytes, block);
+        if (!alone && alone.error().code != Errc::io_error) co_return alone;
+        if (alone) {
+            forget_unreadable(slot + i, 1);
             continue;
         }
         unreadable_.insert(slot + i);
-        if (unreadable_.size() > max_unreadable) co_return done;
+        if (unreadable_.size() > max_unreadable) co_return alone;
         std::ranges::fill(block, std::byte{0});
     }
+    window_.first = slot;
+    window_.slots = count;
     co_return Status{};
+}
+
+void LogReader::forget_unreadable(uint64_t slot, uint64_t count) {
+    unreadable_.erase(unreadable_.lower_bound(slot), unreadable_.lower_bound(slot + count));
+}
+
+// What fails here is read again when it is needed, block by block.
+void LogReader::read_ahead() {
+    const uint64_t slot = (window_.first + window_.slots) % superblock_.log_blocks;
+    next_.first = slot;
+    next_.slots = window_from(slot);
+    ahead_.offset = (log_start_address + slot) * block_bytes;
+    ahead_.length = next_.slots * block_bytes;
+    ahead_.single = {next_.memory.data(), ahead_.length};
+    ahead_.iov = &ahead_.single;
+    ahead_.iov_count = 1;
+    ahead_.complete = [](runtime::DiskOp& op) { static_cast<Ahead&>(op).done.set(); };
+    ahead_.done.reset();
+    ahead_.in_flight = true;
+    disk_.submit(ahead_);
+}
+
+Task<void> LogReader::stop() {
+    if (!ahead_.in_flight) co_return;
+    co_await ahead_.done.wait();
+    ahead_.in_flight = false;
+    if (ahead_.result != 0) next_.slots = 0;
 }
 
 Task<Result<LogReader::End>> LogReader::find_end(Root root) {
@@ -62,7 +106,7 @@ Task<Result<LogReader::End>> LogReader::find_end(Root root) {
         if (!next) {
             // One read that went astray must not look like the end of the log.
             if (std::exchange(looked_twice_at, expected) == expected) break;
-            slots_ = 0;
+            window_.slots = 0;
             continue;
         }
         const LogHeader& header = block->header;

@@ -1,10 +1,15 @@
 // Reads the log and tells where it ends: used by the mount and by pfinspect.
+//
+// Who reads on in order gets the next stretch while it works on this one. So a read may be in
+// flight between two calls: stop() before the reader goes.
 #pragma once
 
+#include <algorithm>
 #include <set>
 #include <vector>
 
 #include "runtime/reactor.hpp"
+#include "runtime/sync.hpp"
 #include "tray/log_format.hpp"
 
 namespace pf::tray {
@@ -34,9 +39,27 @@ class LogReader {
     // it is the device that is broken.
     [[nodiscard]] runtime::Task<Result<Bytes>> read(uint64_t sequence);
 
+    // Waits for what is in flight.
+    [[nodiscard]] runtime::Task<void> stop();
+
   private:
-    static constexpr uint32_t read_ahead_blocks = 256;
+    static constexpr uint64_t max_window_blocks = 256;
     static constexpr size_t max_unreadable = 8;
+
+    // Slots in memory, one after the other.
+    struct Window {
+        MutableBytes memory;
+        uint64_t first = 0;
+        uint64_t slots = 0;
+        [[nodiscard]] bool contains(uint64_t slot) const {
+            return slot >= first && slot < first + slots;
+        }
+    };
+    // The one read that is not waited for at once.
+    struct Ahead : runtime::DiskOp {
+        runtime::Event done;
+        bool in_flight = false;
+    };
 
     // What all readable blocks of the root's incarnation say together.
     struct Watermarks {
@@ -47,7 +70,19 @@ class LogReader {
     [[nodiscard]] Status check_root(const Root& root, uint64_t sequence, Bytes block) const;
     [[nodiscard]] bool is_durable(const Root& root, uint64_t expected, uint64_t sequence,
                                   Bytes block) const;
+    [[nodiscard]] runtime::Task<Status> move_to(uint64_t slot);
+    // Into the window. A block that the device cannot read comes as zeros.
     [[nodiscard]] runtime::Task<Status> read_slots(uint64_t slot, uint64_t count);
+    // Slots that are read together: not more than a quarter of the ring, so that small ones are
+    // read like large ones.
+    [[nodiscard]] uint64_t window_blocks() const {
+        return std::clamp<uint64_t>(superblock_.log_blocks / 4, 1, max_window_blocks);
+    }
+    [[nodiscard]] uint64_t window_from(uint64_t slot) const {
+        return std::min(window_blocks(), superblock_.log_blocks - slot);
+    }
+    void read_ahead();
+    void forget_unreadable(uint64_t slot, uint64_t count);
     [[nodiscard]] bool unreadable(uint64_t sequence) const {
         return unreadable_.contains(sequence % superblock_.log_blocks);
     }
@@ -60,9 +95,9 @@ class LogReader {
 
     runtime::Disk& disk_;
     const Superblock& superblock_;
-    runtime::Buffer buffer_;
-    uint64_t first_slot_ = 0;
-    uint64_t slots_ = 0;
+    runtime::Buffer buffer_;  // of both windows
+    Window window_, next_;
+    Ahead ahead_;
     std::set<uint64_t> unreadable_;  // slots
 };
 

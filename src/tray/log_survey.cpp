@@ -10,12 +10,8 @@ namespace pf::tray {
 using runtime::Task;
 
 Task<Result<Bytes>> LogReader::read_again(uint64_t sequence) {
-    slots_ = 0;
-    const uint64_t slot = sequence % superblock_.log_blocks;
-    PF_CO_TRY(co_await read_slots(slot, 1));
-    first_slot_ = slot;
-    slots_ = 1;
-    co_return Bytes(buffer_.bytes().first(block_bytes));
+    PF_CO_TRY(co_await read_slots(sequence % superblock_.log_blocks, 1));
+    co_return Bytes(window_.memory.first(block_bytes));
 }
 
 Task<Result<LogReader::Watermarks>> LogReader::read_watermarks(Root root) {

@@ -114,12 +114,22 @@ ChunkVersion* Map::own(const Generation& generation, uint32_t chunk) const {
     return version != nullptr && version->generation == &generation ? version : nullptr;
 }
 
-void Map::prefetch(GenerationId id, uint32_t block) {
+void Map::prefetch_version(GenerationId id, uint32_t block) {
     const Generation* generation = find_generation(id);
     if (generation == nullptr) return;
+    const auto& chunks = generation->shard->chunks;
+    if (block / blocks_per_chunk >= chunks.size()) return;
+    const auto* at = reinterpret_cast<const std::byte*>(chunks[block / blocks_per_chunk]);
+    if (at == nullptr) return;
+    for (size_t line = 0; line < sizeof(ChunkVersion); line += 64) __builtin_prefetch(at + line, 1);
+}
+
+const TableEntry* Map::peek(GenerationId id, uint32_t block) {
+    const Generation* generation = find_generation(id);
+    if (generation == nullptr) return nullptr;
     const ChunkVersion* version = own(*generation, block / blocks_per_chunk);
-    if (version == nullptr || version->table == nullptr) return;
-    __builtin_prefetch(&version->table->entries[block % blocks_per_chunk], 1);
+    if (version == nullptr || version->table == nullptr) return nullptr;
+    return &version->table->entries[block % blocks_per_chunk];
 }
 
 bool Map::owns_all(const Generation& generation, uint32_t block, uint32_t count) const {

@@ -98,9 +98,11 @@ class Map {
 
     // The table that `generation` itself has for a chunk, or null.
     [[nodiscard]] ChunkVersion* own(const Generation& generation, uint32_t chunk) const;
+    // A hint that the table of `block` is about to be asked for.
+    void prefetch_version(GenerationId id, uint32_t block);
+    // The entry of a block in the generation's own table, or null: not there, or not in memory.
+    [[nodiscard]] const TableEntry* peek(GenerationId id, uint32_t block);
     // Whether a write of these blocks would replace as many of its own.
-    // A hint that the entry of `block` is about to be changed.
-    void prefetch(GenerationId id, uint32_t block);
     [[nodiscard]] bool owns_all(const Generation& generation, uint32_t block, uint32_t count) const;
     // The table that it reads, or null: nothing was ever written.
     [[nodiscard]] ChunkVersion* view(const Generation& generation, uint32_t chunk) const;

@@ -30,6 +30,9 @@ class MappedBlocks {
         const uint32_t bit = address - start_;
         return (words_[bit / 64] >> (bit % 64) & 1) != 0;
     }
+    void prefetch(Address address) const {
+        __builtin_prefetch(&words_[(address - start_) / 64], 1);
+    }
     [[nodiscard]] uint64_t count() const { return count_; }
     // The first block that the table refers to and that is not set; unmapped_address: none.
     [[nodiscard]] Address first_free_of(const Table& table) const;

@@ -60,7 +60,9 @@ class Replay {
     runtime::Task<Status> load_batch(std::vector<ChunkVersion*>& tables);
     Status mark_metadata(Address address, const char* what);
     runtime::Task<Status> replay_log();
+    runtime::Task<Status> replay_blocks(LogReader& reader);
     runtime::Task<Status> apply_block(Bytes records, bool confirmed);
+    void prefetch();
     Status apply_other(const Record& record);
     [[nodiscard]] Result<Generation*> target_of(const WriteRecord& record);
     [[nodiscard]] bool is_repeated(const WriteRecord& record) const;

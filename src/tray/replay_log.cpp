@@ -14,6 +14,12 @@ using runtime::Task;
 
 Task<Status> Replay::replay_log() {
     LogReader reader(*engine_.disk_, engine_.superblock_);
+    Status done = co_await replay_blocks(reader);
+    co_await reader.stop();
+    co_return done;
+}
+
+Task<Status> Replay::replay_blocks(LogReader& reader) {
     PF_CO_TRY_ASSIGN(const LogReader::End end, co_await reader.find_end(engine_.root_));
     end_ = end.last;
     confirmed_ = end.confirmed;
@@ -37,10 +43,8 @@ Task<Status> Replay::apply_block(Bytes records, bool confirmed) {
     while (!records.empty()) {
         PF_CO_TRY_ASSIGN(const Record record, take_record(records, engine_.superblock_));
         records_.push_back(record);
-        // Records meet tables at random: what they touch is asked for together.
-        if (const auto* write = std::get_if<WriteRecord>(&record))
-            engine_.map_.prefetch({write->shard, write->snap_seq}, write->block);
     }
+    prefetch();
     for (const Record& record : records_) {
         ++engine_.counters_.replayed_records;
         Status applied;
@@ -54,6 +58,27 @@ Task<Status> Replay::apply_block(Bytes records, bool confirmed) {
         if (!applied && !loss_.take_misfit(record, applied.error())) co_return applied;
     }
     co_return Status{};
+}
+
+// Records meet tables at random. What all records of a block touch is asked for together, a level
+// of pointers at a time: tables, entries, and the bits of the blocks that are let go of.
+void Replay::prefetch() {
+    Map& map = engine_.map_;
+    const auto each_write = [&](const auto& visit) {
+        for (const Record& record : records_) {
+            if (const auto* write = std::get_if<WriteRecord>(&record))
+                visit(GenerationId{write->shard, write->snap_seq}, write->block);
+        }
+    };
+    each_write([&](GenerationId id, uint32_t block) { map.prefetch_version(id, block); });
+    each_write(
+        [&](GenerationId id, uint32_t block) { __builtin_prefetch(map.peek(id, block), 1); });
+    each_write([&](GenerationId id, uint32_t block) {
+        const TableEntry* entry = map.peek(id, block);
+        if (entry == nullptr || !is_data(entry->address)) return;
+        map.mapped().prefetch(entry->address);
+        engine_.allocator_.prefetch(entry->address);
+    });
 }
 
 Status Replay::apply_other(const Record& record) {
