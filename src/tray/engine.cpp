@@ -94,27 +94,36 @@ bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
     return taken + blocks <= allocator_.capacity_blocks();
 }
 
-// T8: what control calls make may use half of the slack, so that overwrites go on, and no room of a
-// checkpoint. What grows within the blocks that the state has anyway is always taken.
-bool Engine::has_room_to_grow(uint64_t state_bytes) {
-    if (state_bytes == 0) return true;
+// T8: shards and generations may use half of the slack, so that overwrites go on, and no room of a
+// checkpoint. Sessions may use all of it: clients that come to discard what fills the tray need
+// one. What grows within the blocks that the state has anyway is always taken.
+bool Engine::has_room_to_grow(const Record& record, uint64_t state_bytes) {
+    const uint64_t growth = growth_of(record);
+    if (growth == 0) return true;
+    const uint64_t kept = std::holds_alternative<SessionRecord>(record) ? 0 : slack_blocks() / 2;
     const auto fits = [&] {
         const uint64_t before = state_blocks();
-        state_bytes_ += state_bytes;
+        state_bytes_ += state_bytes + growth;
         const uint64_t in_the_end =
             map_.user_blocks() + held_.collected_blocks() + 2 * metadata_of_all();
-        const bool good =
-            state_blocks() == before ||
-            (has_room(0, 0) && in_the_end + slack_blocks() / 2 <= allocator_.capacity_blocks());
-        state_bytes_ -= state_bytes;
+        const bool good = state_blocks() == before ||
+                          (has_room(0, 0) && in_the_end + kept <= allocator_.capacity_blocks());
+        state_bytes_ -= state_bytes + growth;
         return good;
     };
     if (fits()) return true;
     measure_state();  // what went since the last checkpoint is still in the sum
-    if (fits()) return true;
-    // What the collector freed comes back with the next checkpoint.
-    if (held_.collected_blocks() > 0) checkpointer_.request();
-    return false;
+    return fits();
+}
+
+// What the collector freed comes back with the next checkpoint.
+Task<bool> Engine::more_room() {
+    if (failed_ || held_.collected_blocks() == 0) co_return false;
+    ++operations_;
+    checkpointer_.request();
+    co_await advanced_.wait();
+    end_operation();
+    co_return true;
 }
 
 uint64_t Engine::max_tables() const {

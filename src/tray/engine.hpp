@@ -86,6 +86,8 @@ class Engine final : private LogWriter::Client {
     // One control call at a time: decides under the lock what to log, if anything, and logs it.
     template <class Decide>
     runtime::Task<Status> control(const Decide& decide);
+    template <class Decide>
+    runtime::Task<Status> decide_and_log(const Decide& decide);
     runtime::Task<Status> log_control(Record record);
     // Their records share log blocks and flushes; applied in their order.
     runtime::Task<std::vector<Status>> log_together(std::vector<Record> records);
@@ -101,7 +103,11 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] uint64_t metadata_of_all() const;
     [[nodiscard]] bool has_room(uint64_t blocks, uint64_t kept) const;
     [[nodiscard]] uint64_t slack_blocks() const;
-    [[nodiscard]] bool has_room_to_grow(uint64_t state_bytes);
+    // Whether the records' growth of the state may be taken, `state_bytes` of others' with it.
+    [[nodiscard]] bool has_room_to_grow(const Record& record, uint64_t state_bytes = 0);
+    // False: no more room will come. Else some may have come; what was decided before may be out of
+    // date.
+    runtime::Task<bool> more_room();
     // Of the state that the next checkpoint writes; what only grew since the last one is added up.
     [[nodiscard]] uint64_t state_blocks() const;
     void measure_state();

@@ -198,17 +198,19 @@ std::unexpected<Error> no_such_shard(ShardId id) {
 template <class Decide>
 Task<Status> Engine::control(const Decide& decide) {
     co_await control_.lock();
-    Decision decision = decide();
-    Status result;
-    if (!decision) {
-        result = std::unexpected<Error>(std::move(decision).error());
-    } else if (*decision && !has_room_to_grow(growth_of(**decision))) {
-        result = fail(Errc::no_space);
-    } else if (*decision) {
-        result = co_await log_control(**decision);
-    }
+    Status result = co_await decide_and_log(decide);
     control_.unlock();
     co_return result;
+}
+
+template <class Decide>
+Task<Status> Engine::decide_and_log(const Decide& decide) {
+    while (true) {
+        PF_CO_TRY_ASSIGN(const std::optional<Record> record, decide());
+        if (!record) co_return Status{};
+        if (has_room_to_grow(*record)) co_return co_await log_control(*record);
+        if (!co_await more_room()) co_return fail(Errc::no_space);
+    }
 }
 
 Result<Record> Engine::record_of_new_shard(const ShardState& state, GenerationId parent) {
@@ -248,8 +250,9 @@ Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) 
             Result<Record> record = record_of_new_shard(states[i], {});
             if (record && !named.insert(states[i].shard).second)
                 record = fail(Errc::already_exists);
-            if (record && !has_room_to_grow(growth + growth_of(*record)))
-                record = fail(Errc::no_space);
+            while (record && !has_room_to_grow(*record, growth)) {
+                if (!co_await more_room()) record = fail(Errc::no_space);
+            }
             if (!record) {
                 done[i] = std::unexpected<Error>(std::move(record).error());
                 continue;
