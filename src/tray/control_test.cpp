@@ -126,14 +126,19 @@ TEST(CreateShards, WhatAFailedTrayDidNotTakeIsAnErrorOfItsOwn) {
     }
 }
 
-// T8: what the state grows by must fit into a checkpoint as well.
-TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
-    TrayRig rig;
+// Shard 1 has all of the tray.
+void fill(TrayRig& rig) {
     ASSERT_TRUE(rig.format());
     ASSERT_TRUE(rig.mount());
     ASSERT_TRUE(rig.create_shard(1, 8192));
     uint32_t block = 0;
     while (rig.write(1, 1, block, 1, block)) ++block;
+}
+
+// T8: what the state grows by must fit into a checkpoint as well.
+TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
+    TrayRig rig;
+    ASSERT_NO_FATAL_FAILURE(fill(rig));
     ShardId made = 1;
     Status refused;
     while (refused && made < 20000) refused = rig.create_shard(++made, 512);
@@ -156,11 +161,7 @@ TEST(CreateShards, NeverTakeTheRoomOfACheckpointOnAFullTray) {
 
 TEST(CreateShards, AreNotKeptOutByTheWritesInFlightOfAFullTray) {
     TrayRig rig;
-    ASSERT_TRUE(rig.format());
-    ASSERT_TRUE(rig.mount());
-    ASSERT_TRUE(rig.create_shard(1, 8192));
-    uint32_t block = 0;
-    while (rig.write(1, 1, block, 1, block)) ++block;
+    ASSERT_NO_FATAL_FAILURE(fill(rig));
     std::vector<Reservation> overwrites;
     while (auto reserved = rig.tray().reserve(1, 1, 0, 1, WriteKind::data))
         overwrites.push_back(std::move(*reserved));
