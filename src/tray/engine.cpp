@@ -98,31 +98,34 @@ bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
 // checkpoint. Sessions may use all of it: clients that come to discard what fills the tray need
 // one. What grows within the blocks that the state has anyway is always taken.
 bool Engine::has_room_to_grow(const Record& record, uint64_t state_bytes) {
-    const uint64_t growth = growth_of(record);
-    if (growth == 0) return true;
     const uint64_t kept = std::holds_alternative<SessionRecord>(record) ? 0 : slack_blocks() / 2;
     const auto fits = [&] {
-        const uint64_t before = state_blocks();
-        state_bytes_ += state_bytes + growth;
+        const uint64_t blocks = state_growth_blocks(state_bytes + growth_of(record));
         const uint64_t in_the_end =
-            map_.user_blocks() + held_.collected_blocks() + 2 * metadata_of_all();
-        const bool good = state_blocks() == before ||
-                          (has_room(0, 0) && in_the_end + kept <= allocator_.capacity_blocks());
-        state_bytes_ -= state_bytes + growth;
-        return good;
+            map_.user_blocks() + held_.collected_blocks() + 2 * (metadata_of_all() + blocks);
+        return blocks == 0 ||
+               (has_room(2 * blocks, 0) && in_the_end + kept <= allocator_.capacity_blocks());
     };
     if (fits()) return true;
     measure_state();  // what went since the last checkpoint is still in the sum
     return fits();
 }
 
+bool Engine::has_free_blocks(uint64_t blocks) const {
+    return allocator_.free_blocks() >= blocks + metadata_need() + metadata_in_flight_;
+}
+
+Task<void> Engine::more_free_blocks() {
+    log_.request_watermarks();
+    if (held_.blocks() + trimming_blocks_ == 0) checkpointer_.request();
+    co_await advanced_.wait();
+}
+
 // What the collector freed comes back with the next checkpoint.
 Task<bool> Engine::more_room() {
     if (failed_ || held_.collected_blocks() == 0) co_return false;
-    ++operations_;
     checkpointer_.request();
     co_await advanced_.wait();
-    end_operation();
     co_return true;
 }
 
@@ -148,10 +151,15 @@ void Engine::measure_state() {
     }
 }
 
+// Records never span blocks, so a block may have less than the longest of them left.
 uint64_t Engine::state_blocks() const {
     const uint64_t pages = map_.directory().page_count();
-    return state_bytes_ / (meta_payload_bytes - session_state_bytes) +
-           pages / links_per_index_block + 3;
+    return (state_bytes_ + growing_bytes_) / state_block_bytes + pages / links_per_index_block + 3;
+}
+
+uint64_t Engine::state_growth_blocks(uint64_t bytes) const {
+    const uint64_t before = state_bytes_ + growing_bytes_;
+    return (before + bytes) / state_block_bytes - before / state_block_bytes;
 }
 
 void Engine::give_back(Extent extent) {

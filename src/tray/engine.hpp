@@ -82,6 +82,7 @@ class Engine final : private LogWriter::Client {
     static constexpr uint64_t shard_state_bytes = 128;
     static constexpr uint64_t generation_state_bytes = 40;
     static constexpr uint64_t session_state_bytes = 288;
+    static constexpr uint64_t state_block_bytes = meta_payload_bytes - session_state_bytes;
 
     // One control call at a time: decides under the lock what to log, if anything, and logs it.
     template <class Decide>
@@ -108,8 +109,13 @@ class Engine final : private LogWriter::Client {
     // False: no more room will come. Else some may have come; what was decided before may be out of
     // date.
     runtime::Task<bool> more_room();
+    // Free now, not just soon: a crash must find room for a whole checkpoint (T8).
+    [[nodiscard]] bool has_free_blocks(uint64_t blocks) const;
+    runtime::Task<void> more_free_blocks();
     // Of the state that the next checkpoint writes; what only grew since the last one is added up.
     [[nodiscard]] uint64_t state_blocks() const;
+    // The blocks that `bytes` more would add to it.
+    [[nodiscard]] uint64_t state_growth_blocks(uint64_t bytes) const;
     void measure_state();
     [[nodiscard]] static uint64_t growth_of(const Record& record);
     // T11: directory entries are in memory, so their number has a limit.
@@ -160,6 +166,7 @@ class Engine final : private LogWriter::Client {
     uint64_t blocks_in_flight_ = 0;  // allocated by write(), not yet committed
     uint64_t metadata_blocks_ = 0;
     uint64_t state_bytes_ = 0;         // estimate for the next checkpoint
+    uint64_t growing_bytes_ = 0;       // of control records that are being logged
     uint64_t operations_ = 0;          // calls under way
     uint64_t metadata_in_flight_ = 0;  // room of writes between write() and commit()
 

@@ -68,12 +68,14 @@ void Engine::ControlItem::start(Engine& owner, const Record& what) {
         if (control.waiter) runtime::schedule(control.waiter);
     };
     ++engine->operations_;
+    engine->growing_bytes_ += growth_of(record);
     engine->log_.submit(*this, LogRank::control);
 }
 
 // After it was awaited.
 Status Engine::ControlItem::end() {
     engine->end_operation();
+    engine->growing_bytes_ -= growth_of(record);
     if (!ok) return fail(Errc::io_error);
     engine->state_bytes_ += growth_of(record);
     return std::move(applied);
@@ -197,9 +199,11 @@ std::unexpected<Error> no_such_shard(ShardId id) {
 
 template <class Decide>
 Task<Status> Engine::control(const Decide& decide) {
+    ++operations_;
     co_await control_.lock();
     Status result = co_await decide_and_log(decide);
     control_.unlock();
+    end_operation();
     co_return result;
 }
 
@@ -208,8 +212,14 @@ Task<Status> Engine::decide_and_log(const Decide& decide) {
     while (true) {
         PF_CO_TRY_ASSIGN(const std::optional<Record> record, decide());
         if (!record) co_return Status{};
-        if (has_room_to_grow(*record)) co_return co_await log_control(*record);
-        if (!co_await more_room()) co_return fail(Errc::no_space);
+        const uint64_t blocks = state_growth_blocks(growth_of(*record));
+        if (!has_room_to_grow(*record)) {
+            if (!co_await more_room()) co_return fail(Errc::no_space);
+        } else if (blocks > 0 && !failed_ && !has_free_blocks(blocks)) {
+            co_await more_free_blocks();
+        } else {
+            co_return co_await log_control(*record);
+        }
     }
 }
 
@@ -241,6 +251,7 @@ Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
 Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) {
     std::vector<Status> done(states.size());
     std::set<ShardId> named;
+    ++operations_;
     co_await control_.lock();
     for (size_t begin = 0; begin < states.size(); begin += records_together) {
         std::vector<Record> records;
@@ -261,10 +272,15 @@ Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) 
             records.push_back(*record);
             places.push_back(i);
         }
+        while (!failed_ && state_growth_blocks(growth) > 0 &&
+               !has_free_blocks(state_growth_blocks(growth))) {
+            co_await more_free_blocks();
+        }
         std::vector<Status> logged = co_await log_together(std::move(records));
         for (size_t i = 0; i < places.size(); ++i) done[places[i]] = std::move(logged[i]);
     }
     control_.unlock();
+    end_operation();
     co_return done;
 }
 

@@ -112,14 +112,11 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     write.in_shard.write = &write;
     shard->uncommitted.push_back(write.in_shard);
 
-    // Free now, not just soon: a crash must find room for a whole checkpoint (T8).
     const uint64_t blocks = (data ? request.count : 0) + uint64_t{metadata_per_write};
     Status ready;
     while (ready && !failed_) {
-        if (allocator_.free_blocks() < blocks + metadata_need() + metadata_in_flight_) {
-            log_.request_watermarks();
-            if (held_.blocks() + trimming_blocks_ == 0) checkpointer_.request();
-            co_await advanced_.wait();
+        if (!has_free_blocks(blocks)) {
+            co_await more_free_blocks();
             continue;
         }
         // commit() waits for nothing: the tables that it needs are here from now on.
