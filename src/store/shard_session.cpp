@@ -38,20 +38,25 @@ Task<void> Shard::open_session(net::ServerChannel& channel, net::Incoming incomi
     running_.done();
 }
 
-// Clients that died never close their session. When the shard's table is full, one that nobody is
-// connected with is fenced: should its client come back, its handle ends (R10), and it never opens
-// the session again. One opening at a time, so that the place made for one is not taken by another.
+// Clients that died never close their session. When the shard's table or the tray is full, one that
+// nobody is connected with is fenced: should its client come back, its handle ends (R10), and it
+// never opens the session again. One opening at a time, so that the place made for one is not taken
+// by another.
 Task<Status> Shard::register_session(uint64_t session) {
     Task<void> locking = opening_.lock();
     co_await locking;
     Task<Status> opening = tray_.open_session(state_.shard, session);
     Status opened = co_await opening;
-    if (!opened && opened.error().code == Errc::resource_exhausted) {
+    const bool full = !opened && opened.error().code == Errc::no_space;
+    if (full || (!opened && opened.error().code == Errc::resource_exhausted)) {
         Task<Status> evicting = evict_session();
-        opened = co_await evicting;
-        if (opened) {
+        Status evicted = co_await evicting;
+        if (evicted) {
             Task<Status> again = tray_.open_session(state_.shard, session);
             opened = co_await again;
+        } else if (!full || evicted.error().code == Errc::busy) {
+            if (evicted.error().code == Errc::resource_exhausted) warn_of_full_sessions();
+            opened = std::move(evicted);
         }
     }
     opening_.unlock();
@@ -62,10 +67,7 @@ Task<Status> Shard::register_session(uint64_t session) {
 // for longest would look as dead as any. Who opens is told to come again.
 Task<Status> Shard::evict_session() {
     const std::optional<uint64_t> gone = sessions_.longest_gone(tray_.sessions(state_.shard));
-    if (!gone) {
-        warn_of_full_sessions();
-        co_return fail(Errc::resource_exhausted, "every session of the shard is in use");
-    }
+    if (!gone) co_return fail(Errc::resource_exhausted, "every session of the shard is in use");
     if (context_.reactor.now() < evicts_from_) co_return fail(Errc::busy);
     Task<Status> fencing = fence(*gone);
     const Status fenced = co_await fencing;

@@ -26,6 +26,8 @@ bool carries_data(Opcode opcode) {
     return opcode == Opcode::write || opcode == Opcode::compare_and_write;
 }
 
+constexpr uint32_t max_waits_for_room = 3;  // of a write, for checkpoints that give some back
+
 uint64_t limit_of(Opcode opcode) {
     if (opcode == Opcode::write) return wire::max_data_bytes;
     if (opcode == Opcode::compare_and_write) return wire::max_compare_bytes;
@@ -53,8 +55,14 @@ Task<void> Shard::mutate(net::ServerChannel& channel, net::Incoming incoming) {
             Task<Answer> merged = prepare(operation);
             answer = co_await merged;
         }
-        while (changing_) co_await changed_.wait();
-        if (!answer) answer = number(operation);
+        for (uint32_t waits = 0;; ++waits) {
+            while (changing_) co_await changed_.wait();
+            if (!answer) answer = number(operation);
+            if (answer != Errc::no_space || waits == max_waits_for_room) break;
+            Task<bool> freeing = tray_.freed_room();
+            if (!co_await freeing) break;
+            answer.reset();
+        }
         if (!answer) {
             if (planted("ack_before_write")) reply(channel, incoming, Errc::ok, {}, 0);
             Task<Result<tray::Ticket>> writing =

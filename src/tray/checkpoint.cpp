@@ -98,6 +98,8 @@ Task<Status> Checkpointer::run_timed(bool paced) {
         while (!engine_.failed_ && log.durable() < marker) co_await engine_.advanced_.wait();
         log.set_root(engine_.root_.number, engine_.root_.log_start);
         engine_.held_.checkpoint_is_durable();
+        std::erase_if(engine_.dropped_shards_,
+                      [&](const auto& dropped) { return dropped.second <= engine_.root_.number; });
         engine_.release_held();
         engine_.advanced_.wake_all();
         co_await engine_.cache_.shrink_all();  // what was written may be dropped

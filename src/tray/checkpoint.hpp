@@ -108,6 +108,7 @@ class Collector {
     runtime::Task<Status> collect(Generation& generation);
     // Goes on from `chunk`; returns the table that the next one needs in memory, or null.
     ChunkVersion* collect_step(Generation& generation, uint32_t& chunk, uint32_t chunks);
+    void drop(Generation& generation);
     void give_up(Generation& generation, const Error& error);
     void collect_chunk(ChunkVersion& version, Generation* child);
     void remove(ChunkVersion& version);

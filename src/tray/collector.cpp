@@ -30,6 +30,7 @@ Task<void> Collector::run_loop() {
         if (generation == nullptr) {
             kicked_ = false;
             working_ = false;
+            engine_.advanced_.wake_all();
             co_await wake_.wait();
             continue;
         }
@@ -56,7 +57,7 @@ Task<Status> Collector::collect(Generation& generation) {
         // The sum over all generations is right, or the mount would have counted; a stored part of
         // it is not.
         const bool adds_up = generation.own_blocks == 0;
-        if (last && adds_up) engine_.map_.drop_generation(generation);
+        if (last && adds_up) drop(generation);
         if (last && !adds_up) give_up(generation, {Errc::corrupt, "its number of blocks is wrong"});
         engine_.maintenance_.unlock();
         if (missing != nullptr) {
@@ -73,7 +74,16 @@ Task<Status> Collector::collect(Generation& generation) {
     if (engine_.held_.checkpoint_blocks() > engine_.allocator_.free_blocks() / 4) {
         engine_.checkpointer_.request();
     }
+    engine_.advanced_.wake_all();
     co_return Status{};
+}
+
+void Collector::drop(Generation& generation) {
+    const ShardId shard = generation.id.shard;
+    engine_.map_.drop_generation(generation);
+    engine_.state_shrank_ = true;
+    if (engine_.map_.find_any(shard) == nullptr)
+        engine_.dropped_shards_[shard] = engine_.map_.directory().current_epoch();
 }
 
 ChunkVersion* Collector::collect_step(Generation& generation, uint32_t& chunk, uint32_t chunks) {

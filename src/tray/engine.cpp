@@ -94,21 +94,64 @@ bool Engine::has_room(uint64_t blocks, uint64_t kept) const {
     return taken + blocks <= allocator_.capacity_blocks();
 }
 
-// T8: shards and generations may use half of the slack, so that overwrites go on, and no room of a
-// checkpoint. Sessions may use all of it: clients that come to discard what fills the tray need
-// one. What grows within the blocks that the state has anyway is always taken.
+// T8: the slack is for what makes a full tray go on. What takes no room in the end (discards, zeros
+// and overwrites where a table is) leaves an eighth of it, which writes in flight never take from
+// control calls; sessions leave a quarter, so that who comes to discard can open, and discard;
+// whatever grows the tables or the state for good leaves half.
+uint64_t Engine::kept_from(const Shard& shard, uint32_t block, uint32_t count,
+                           WriteKind kind) const {
+    if (kind == WriteKind::data && !map_.owns_all(*shard.head, block, count)) return slack_blocks();
+    return makes_table(shard, block, kind) ? slack_blocks() / 2 : slack_blocks() / 8;
+}
+
+uint64_t Engine::kept_from(const Record& record) const {
+    return std::holds_alternative<SessionRecord>(record) ? slack_blocks() / 4 : slack_blocks() / 2;
+}
+
+// What grows within the blocks that the state has anyway is always taken.
 bool Engine::has_room_to_grow(const Record& record, uint64_t state_bytes) {
-    const uint64_t kept = std::holds_alternative<SessionRecord>(record) ? 0 : slack_blocks() / 2;
     const auto fits = [&] {
         const uint64_t blocks = state_growth_blocks(state_bytes + growth_of(record));
         const uint64_t in_the_end =
             map_.user_blocks() + held_.collected_blocks() + 2 * (metadata_of_all() + blocks);
-        return blocks == 0 ||
-               (has_room(2 * blocks, 0) && in_the_end + kept <= allocator_.capacity_blocks());
+        return blocks == 0 || (has_room(2 * blocks, 0) &&
+                               in_the_end + kept_from(record) <= allocator_.capacity_blocks());
     };
     if (fits()) return true;
-    measure_state();  // what went since the last checkpoint is still in the sum
+    if (!state_shrank_) return false;
+    measure_state();
     return fits();
+}
+
+// The collector works on blocks that were deleted, and a checkpoint gives back what it freed.
+Task<bool> Engine::freed_room() {
+    const uint64_t before = checkpointer_.completed();
+    bool requested = false;
+    bool waited = false;
+    while (!failed_ && checkpointer_.completed() == before &&
+           (held_.collected_blocks() > 0 || !collector_.idle())) {
+        if (held_.collected_blocks() > 0 && !std::exchange(requested, true))
+            checkpointer_.request();
+        co_await advanced_.wait();
+        waited = true;
+    }
+    co_return waited && !failed_;
+}
+
+bool Engine::name_is_leaving(ShardId id) {
+    const Shard* shard = map_.find_any(id);
+    return dropped_shards_.contains(id) ||
+           (shard != nullptr && shard->deleted && !collector_.idle());
+}
+
+Task<void> Engine::wait_for_name(ShardId id) {
+    uint64_t asked_after = UINT64_MAX;
+    while (!failed_ && name_is_leaving(id)) {
+        const uint64_t completed = checkpointer_.completed();
+        if (dropped_shards_.contains(id) && std::exchange(asked_after, completed) != completed)
+            checkpointer_.request();
+        co_await advanced_.wait();
+    }
 }
 
 bool Engine::has_free_blocks(uint64_t blocks) const {
@@ -119,14 +162,6 @@ Task<void> Engine::more_free_blocks() {
     log_.request_watermarks();
     if (held_.blocks() + trimming_blocks_ == 0) checkpointer_.request();
     co_await advanced_.wait();
-}
-
-// What the collector freed comes back with the next checkpoint.
-Task<bool> Engine::more_room() {
-    if (failed_ || held_.collected_blocks() == 0) co_return false;
-    checkpointer_.request();
-    co_await advanced_.wait();
-    co_return true;
 }
 
 uint64_t Engine::max_tables() const {
@@ -145,6 +180,7 @@ Task<Status> Engine::load(ChunkVersion& version) {
 
 void Engine::measure_state() {
     state_bytes_ = 0;
+    state_shrank_ = false;
     for (const auto& [id, shard] : map_.shards()) {
         state_bytes_ += shard_state_bytes + shard->generations.size() * generation_state_bytes +
                         shard->sessions.all().size() * session_state_bytes;

@@ -3,6 +3,7 @@
 // engine_read.cpp.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -41,6 +42,7 @@ class Engine final : private LogWriter::Client {
     runtime::Task<Result<Ticket>> write(const WriteRequest& request, Reservation& reservation);
     void commit(Ticket ticket);
     runtime::Task<Status> read(const ReadRequest& request);
+    runtime::Task<bool> freed_room();
     runtime::Task<Result<std::vector<BlockRun>>> block_states(GenerationId id, uint32_t block,
                                                               uint32_t count, uint32_t max_runs);
 
@@ -93,6 +95,8 @@ class Engine final : private LogWriter::Client {
     // Their records share log blocks and flushes; applied in their order.
     runtime::Task<std::vector<Status>> log_together(std::vector<Record> records);
     static constexpr size_t records_together = 64;
+    // Of a control call, for checkpoints that give room back.
+    static constexpr uint32_t max_waits_for_room = 3;
     [[nodiscard]] Result<Record> record_of_new_shard(const ShardState& state, GenerationId parent);
     [[nodiscard]] Status check_new_generation(GenerationId id, GenerationId parent,
                                               bool make_head) const;
@@ -104,11 +108,16 @@ class Engine final : private LogWriter::Client {
     [[nodiscard]] uint64_t metadata_of_all() const;
     [[nodiscard]] bool has_room(uint64_t blocks, uint64_t kept) const;
     [[nodiscard]] uint64_t slack_blocks() const;
-    // Whether the records' growth of the state may be taken, `state_bytes` of others' with it.
+    // Who may go how far into the slack is a matter of what stays of it for the others.
+    [[nodiscard]] uint64_t kept_from(const Shard& shard, uint32_t block, uint32_t count,
+                                     WriteKind kind) const;
+    [[nodiscard]] uint64_t kept_from(const Record& record) const;
+    // Whether the record's growth of the state may be taken, `state_bytes` of others' with it.
     [[nodiscard]] bool has_room_to_grow(const Record& record, uint64_t state_bytes = 0);
-    // False: no more room will come. Else some may have come; what was decided before may be out of
-    // date.
-    runtime::Task<bool> more_room();
+    // A shard of this name went, and the log says so behind a checkpoint that is not durable yet: a
+    // replay would find the old one still there.
+    [[nodiscard]] bool name_is_leaving(ShardId id);
+    runtime::Task<void> wait_for_name(ShardId id);
     // Free now, not just soon: a crash must find room for a whole checkpoint (T8).
     [[nodiscard]] bool has_free_blocks(uint64_t blocks) const;
     runtime::Task<void> more_free_blocks();
@@ -165,8 +174,11 @@ class Engine final : private LogWriter::Client {
     uint64_t reserved_ = 0;
     uint64_t blocks_in_flight_ = 0;  // allocated by write(), not yet committed
     uint64_t metadata_blocks_ = 0;
-    uint64_t state_bytes_ = 0;         // estimate for the next checkpoint
-    uint64_t growing_bytes_ = 0;       // of control records that are being logged
+    uint64_t state_bytes_ = 0;    // estimate for the next checkpoint
+    uint64_t growing_bytes_ = 0;  // of control records that are being logged
+    bool state_shrank_ = false;   // since it was measured
+    // By the checkpoint without them. Erased when that is durable.
+    std::map<ShardId, uint64_t> dropped_shards_;
     uint64_t operations_ = 0;          // calls under way
     uint64_t metadata_in_flight_ = 0;  // room of writes between write() and commit()
 

@@ -78,6 +78,9 @@ Status Engine::ControlItem::end() {
     engine->growing_bytes_ -= growth_of(record);
     if (!ok) return fail(Errc::io_error);
     engine->state_bytes_ += growth_of(record);
+    const auto* session = std::get_if<SessionRecord>(&record);
+    if (session != nullptr && session->type == RecordType::close_session)
+        engine->state_shrank_ = true;
     return std::move(applied);
 }
 
@@ -209,12 +212,13 @@ Task<Status> Engine::control(const Decide& decide) {
 
 template <class Decide>
 Task<Status> Engine::decide_and_log(const Decide& decide) {
-    while (true) {
+    for (uint32_t waits = 0;;) {
         PF_CO_TRY_ASSIGN(const std::optional<Record> record, decide());
         if (!record) co_return Status{};
         const uint64_t blocks = state_growth_blocks(growth_of(*record));
         if (!has_room_to_grow(*record)) {
-            if (!co_await more_room()) co_return fail(Errc::no_space);
+            if (waits++ == max_waits_for_room || !co_await freed_room())
+                co_return fail(failed_ ? Errc::io_error : Errc::no_space);
         } else if (blocks > 0 && !failed_ && !has_free_blocks(blocks)) {
             co_await more_free_blocks();
         } else {
@@ -245,6 +249,7 @@ Result<Record> Engine::record_of_new_shard(const ShardState& state, GenerationId
 
 Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
     const auto decide = [&]() -> Decision { return record_of_new_shard(state, parent); };
+    co_await wait_for_name(state.shard);
     co_return co_await control(decide);
 }
 
@@ -258,11 +263,13 @@ Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) 
         std::vector<size_t> places;
         uint64_t growth = 0;
         for (size_t i = begin; i < std::min(states.size(), begin + records_together); ++i) {
+            co_await wait_for_name(states[i].shard);
             Result<Record> record = record_of_new_shard(states[i], {});
             if (record && !named.insert(states[i].shard).second)
                 record = fail(Errc::already_exists);
-            while (record && !has_room_to_grow(*record, growth)) {
-                if (!co_await more_room()) record = fail(Errc::no_space);
+            for (uint32_t waits = 0; record && !has_room_to_grow(*record, growth);) {
+                if (waits++ == max_waits_for_room || !co_await freed_room())
+                    record = fail(failed_ ? Errc::io_error : Errc::no_space);
             }
             if (!record) {
                 done[i] = std::unexpected<Error>(std::move(record).error());

@@ -30,18 +30,14 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
     if (shard->head->id.snap_seq != snap_seq) {
         return fail(Errc::invalid_argument, "the generation is no longer the head");
     }
-    // T8: what a checkpoint and deletions need stays out of reach of user data. The slack is for
-    // what takes no room in the end: zeros, discards and overwrites, so that a full tray goes on;
-    // an eighth of it for control calls, so that writes in flight never keep them out.
-    const uint64_t blocks = (data ? count : 0) + uint64_t{metadata_per_write};
-    if (!has_room(blocks, slack_blocks()) &&
-        (!has_room(blocks, slack_blocks() / 8) ||
-         (data && !map_.owns_all(*shard->head, block, count)))) {
-        // What the collector freed comes back with the next checkpoint.
-        if (held_.collected_blocks() > 0) checkpointer_.request();
-        return fail(Errc::no_space);
-    }
-    if (map_.directory().versions() >= max_tables() && makes_table(*shard, block, kind)) {
+    // T8: what a checkpoint and deletions need stays out of reach of user data. A table that is
+    // there is part of that already.
+    const bool table = makes_table(*shard, block, kind);
+    const uint64_t blocks = (data ? count : 0) + (table ? uint64_t{metadata_per_write} : 0);
+    const uint64_t kept = kept_from(*shard, block, count, kind);
+    if (!has_room(blocks, kept) && state_shrank_) measure_state();
+    if (!has_room(blocks, kept)) return fail(Errc::no_space);
+    if (table && map_.directory().versions() >= max_tables()) {
         return fail(Errc::resource_exhausted,
                     fmt::format("{}: the tray has {} directory entries, the limit", disk_->name(),
                                 max_tables()));
@@ -83,7 +79,9 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     Shard* shard = map_.find(request.shard);
     if (shard == nullptr) co_return fail(Errc::not_found);
     const bool data = request.kind == WriteKind::data;
-    PF_ASSERT(reservation.blocks_ == (data ? request.count : 0) + metadata_per_write);
+    const uint32_t data_blocks = data ? request.count : 0;
+    PF_ASSERT(reservation.blocks_ == data_blocks ||
+              reservation.blocks_ == data_blocks + metadata_per_write);
     if (request.request.session != 0) {
         if (shard->sessions.find(request.request.session) == nullptr) {
             co_return fail(Errc::unknown_session);
@@ -112,7 +110,8 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
     write.in_shard.write = &write;
     shard->uncommitted.push_back(write.in_shard);
 
-    const uint64_t blocks = (data ? request.count : 0) + uint64_t{metadata_per_write};
+    // Whatever was reserved, the next checkpoint writes its table and the page of that.
+    const uint64_t blocks = data_blocks + uint64_t{metadata_per_write};
     Status ready;
     while (ready && !failed_) {
         if (!has_free_blocks(blocks)) {
@@ -143,6 +142,7 @@ Task<Result<Ticket>> Engine::write(const WriteRequest& request, Reservation& res
         blocks_in_flight_ += request.count;
         reservation.blocks_ -= request.count;
     }
+    write.metadata_blocks = reservation.blocks_;
     reservation.engine_ = nullptr;  // its metadata room is given back by commit()
     write.bytes = write_record_bytes(write.extent_count, write.crc_count());
     write.data_done = !data;
@@ -186,7 +186,7 @@ void Engine::release_write(PendingWrite& write) {
     write.in_shard.unlink();
     --write.generation->writes;
     if (write.generation->deleted) collector_.kick();
-    reserved_ -= metadata_per_write;
+    reserved_ -= write.metadata_blocks;
     metadata_in_flight_ -= metadata_per_write;
     blocks_in_flight_ -= write.crc_count();
     free_writes_.push_back(&write);

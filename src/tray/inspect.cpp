@@ -72,8 +72,7 @@ Task<Status> Inspector::read_log(LogReader& reader, const Root& root, const LogV
             ++lost;
             continue;
         }
-        PF_CO_TRY_ASSIGN(const Bytes bytes, co_await reader.read(sequence));
-        PF_CO_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, superblock_));
+        PF_CO_TRY_ASSIGN(const LogBlock block, co_await reader.read_chained(root, sequence));
         records.clear();
         Bytes left = block.records;
         while (!left.empty()) {

@@ -15,16 +15,27 @@ using runtime::Task;
 Task<Result<Bytes>> LogReader::read(uint64_t sequence) {
     const uint64_t slot = sequence % superblock_.log_blocks;
     if (!window_.contains(slot)) PF_CO_TRY(co_await move_to(slot));
-    co_return Bytes(window_.memory.subspan((slot - window_.first) * block_bytes, block_bytes));
+    co_return Bytes(
+        window_.memory.bytes().subspan((slot - window_.first) * block_bytes, block_bytes));
+}
+
+Task<Result<LogBlock>> LogReader::read_chained(Root root, uint64_t sequence) {
+    PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(sequence));
+    Result<LogBlock> block = decode_own(root, sequence, bytes);
+    if (!block) {
+        // One read that went astray must not put another block's records in its place.
+        PF_CO_TRY_ASSIGN(const Bytes again, co_await read_again(sequence));
+        block = decode_own(root, sequence, again);
+    }
+    if (block) co_return block;
+    co_return fail(Errc::corrupt, fmt::format("{}: log block {} was there and cannot be read again",
+                                              disk_.name(), sequence));
 }
 
 Task<Status> LogReader::move_to(uint64_t slot) {
-    if (!buffer_) {
-        const size_t bytes = window_blocks() * block_bytes;
-        buffer_ = co_await runtime::Reactor::current().buffers().allocate(2 * bytes);
-        window_.memory = buffer_.bytes().first(bytes);
-        next_.memory = buffer_.bytes().subspan(bytes);
-    }
+    auto& buffers = runtime::Reactor::current().buffers();
+    const size_t bytes = window_blocks() * block_bytes;
+    if (!window_.memory) window_.memory = co_await buffers.allocate(bytes);
     const uint64_t end = window_.first + window_.slots;
     const bool in_order = window_.slots != 0 && slot == end % superblock_.log_blocks;
     co_await stop();
@@ -34,7 +45,8 @@ Task<Status> LogReader::move_to(uint64_t slot) {
     } else {
         PF_CO_TRY(co_await read_slots(slot, window_from(slot)));
     }
-    if (in_order) {
+    if (in_order && !next_.memory) next_.memory = buffers.try_allocate(bytes);
+    if (in_order && next_.memory) {
         read_ahead();
         co_await runtime::yield();  // a turn of the loop hands it to the device
     }
@@ -43,7 +55,7 @@ Task<Status> LogReader::move_to(uint64_t slot) {
 
 Task<Status> LogReader::read_slots(uint64_t slot, uint64_t count) {
     window_.slots = 0;
-    const MutableBytes to = window_.memory.first(count * block_bytes);
+    const MutableBytes to = window_.memory.bytes().first(count * block_bytes);
     const uint64_t offset = (log_start_address + slot) * block_bytes;
     const Status done = co_await disk_.read(offset, to);
     if (!done && done.error().code != Errc::io_error) co_return done;
@@ -153,19 +165,19 @@ Status LogReader::check_root(const Root& root, uint64_t sequence, Bytes bytes) c
 // durable.
 bool LogReader::is_durable(const Root& root, uint64_t expected, uint64_t sequence,
                            Bytes bytes) const {
-    const Result<LogHeader> header = decode_own(root, sequence, bytes);
-    return header && header->log_durable >= expected;
+    const Result<LogBlock> block = decode_own(root, sequence, bytes);
+    return block && block->header.log_durable >= expected;
 }
 
-// The header of the block `sequence` of the root's incarnation. An incarnation writes each sequence
+// The block `sequence` of the root's incarnation. An incarnation writes each sequence
 // once (T1, T2), so there is only one such block.
-Result<LogHeader> LogReader::decode_own(const Root& root, uint64_t sequence, Bytes bytes) const {
+Result<LogBlock> LogReader::decode_own(const Root& root, uint64_t sequence, Bytes bytes) const {
     PF_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, superblock_));
     const LogHeader& header = block.header;
     if (header.incarnation != root.incarnation || header.sequence != sequence) {
         return fail(Errc::not_found);
     }
-    return header;
+    return block;
 }
 
 }  // namespace pf::tray

@@ -39,6 +39,9 @@ class LogReader {
     // it is the device that is broken.
     [[nodiscard]] runtime::Task<Result<Bytes>> read(uint64_t sequence);
 
+    // A block of the chain that find_end() followed. corrupt: twice something else was read.
+    [[nodiscard]] runtime::Task<Result<LogBlock>> read_chained(Root root, uint64_t sequence);
+
     // Waits for what is in flight.
     [[nodiscard]] runtime::Task<void> stop();
 
@@ -48,7 +51,7 @@ class LogReader {
 
     // Slots in memory, one after the other.
     struct Window {
-        MutableBytes memory;
+        runtime::Buffer memory;
         uint64_t first = 0;
         uint64_t slots = 0;
         [[nodiscard]] bool contains(uint64_t slot) const {
@@ -90,12 +93,11 @@ class LogReader {
     [[nodiscard]] runtime::Task<Result<Bytes>> read_again(uint64_t sequence);
     [[nodiscard]] runtime::Task<Result<End>> survey(Root root);  // log_survey.cpp
     [[nodiscard]] runtime::Task<Result<Watermarks>> read_watermarks(Root root);
-    [[nodiscard]] Result<LogHeader> decode_own(const Root& root, uint64_t sequence,
-                                               Bytes block) const;
+    [[nodiscard]] Result<LogBlock> decode_own(const Root& root, uint64_t sequence,
+                                              Bytes block) const;
 
     runtime::Disk& disk_;
     const Superblock& superblock_;
-    runtime::Buffer buffer_;  // of both windows
     Window window_, next_;
     Ahead ahead_;
     std::set<uint64_t> unreadable_;  // slots

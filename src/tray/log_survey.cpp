@@ -11,7 +11,7 @@ using runtime::Task;
 
 Task<Result<Bytes>> LogReader::read_again(uint64_t sequence) {
     PF_CO_TRY(co_await read_slots(sequence % superblock_.log_blocks, 1));
-    co_return Bytes(window_.memory.first(block_bytes));
+    co_return Bytes(window_.memory.bytes().first(block_bytes));
 }
 
 Task<Result<LogReader::Watermarks>> LogReader::read_watermarks(Root root) {
@@ -20,10 +20,10 @@ Task<Result<LogReader::Watermarks>> LogReader::read_watermarks(Root root) {
         const uint64_t sequence = root.log_start + i;
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(sequence));
         PF_CO_TRY(check_root(root, sequence, bytes));
-        const Result<LogHeader> header = decode_own(root, sequence, bytes);
-        if (!header) continue;
-        all.durable = std::max(all.durable, header->log_durable);
-        all.confirmed = std::max(all.confirmed, header->data_confirmed);
+        const Result<LogBlock> block = decode_own(root, sequence, bytes);
+        if (!block) continue;
+        all.durable = std::max(all.durable, block->header.log_durable);
+        all.confirmed = std::max(all.confirmed, block->header.data_confirmed);
     }
     co_return all;
 }
@@ -39,9 +39,9 @@ Task<Result<LogReader::End>> LogReader::survey(Root root) {
     for (uint64_t i = 0; i < superblock_.log_blocks; ++i) {
         const uint64_t sequence = root.log_start + i;
         const auto decode = [&](Bytes bytes) -> std::optional<LogHeader> {
-            const Result<LogHeader> header = decode_own(root, sequence, bytes);
-            if (!header || (!lost_before && header->previous_crc != end.last_crc)) return {};
-            return *header;
+            const Result<LogBlock> block = decode_own(root, sequence, bytes);
+            if (!block || (!lost_before && block->header.previous_crc != end.last_crc)) return {};
+            return block->header;
         };
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(sequence));
         std::optional<LogHeader> header = decode(bytes);

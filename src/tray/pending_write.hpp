@@ -21,6 +21,7 @@ struct PendingWrite : LogItem {
     uint32_t block = 0;
     uint32_t count = 0;
     uint32_t extent_count = 0;
+    uint32_t metadata_blocks = 0;  // reserved for a table that it makes
     std::array<Extent, max_write_blocks> extents;
     std::array<uint32_t, max_write_blocks> crcs;
     uint32_t data_runs = 0;  // disk operations that carry some of the data (DataWriter)

@@ -31,8 +31,8 @@ Task<Status> Replay::replay_blocks(LogReader& reader) {
             engine_.map_.mapped().allow_sharing();
             continue;
         }
-        PF_CO_TRY_ASSIGN(const Bytes bytes, co_await reader.read(sequence));
-        PF_CO_TRY_ASSIGN(const LogBlock block, decode_log_block(bytes, engine_.superblock_));
+        PF_CO_TRY_ASSIGN(const LogBlock block,
+                         co_await reader.read_chained(engine_.root_, sequence));
         PF_CO_TRY(co_await apply_block(block.records, sequence <= confirmed_));
     }
     co_return Status{};

@@ -59,6 +59,9 @@ Result<Reservation> Tray::reserve(ShardId shard, SnapSeq snap_seq, uint32_t bloc
                                   WriteKind kind) {
     return engine_->reserve(shard, snap_seq, block, count, kind);
 }
+Task<bool> Tray::freed_room() {
+    return engine_->freed_room();
+}
 Task<Result<Ticket>> Tray::write(const WriteRequest& request, Reservation& reservation) {
     return engine_->write(request, reservation);
 }

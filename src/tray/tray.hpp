@@ -83,6 +83,9 @@ class Tray {
     // resource_exhausted (directory entries, T11), data_lost (a damaged shard), io_error.
     [[nodiscard]] Result<Reservation> reserve(ShardId shard, SnapSeq snap_seq, uint32_t block,
                                               uint32_t count, WriteKind kind);
+    // After no_space: waits until some of what was deleted is usable, at most for one checkpoint.
+    // False: nothing is on its way. Ask a few times at most: others may be quicker to take it.
+    [[nodiscard]] runtime::Task<bool> freed_room();
     // `reservation` is what reserve() gave for the same range. Fails only if the tray fails, or
     // with `corrupt` if the older table that the write would clone is damaged: then nothing was
     // written. The request object and what it points to stay valid until this completes.
