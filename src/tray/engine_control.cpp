@@ -249,8 +249,13 @@ Result<Record> Engine::record_of_new_shard(const ShardState& state, GenerationId
 
 Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
     const auto decide = [&]() -> Decision { return record_of_new_shard(state, parent); };
-    co_await wait_for_name(state.shard);
-    co_return co_await control(decide);
+    ++operations_;
+    co_await control_.lock();
+    co_await wait_for_name(state.shard);  // under the lock: nobody deletes it once more
+    Status result = co_await decide_and_log(decide);
+    control_.unlock();
+    end_operation();
+    co_return result;
 }
 
 Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) {
