@@ -206,6 +206,15 @@ DiskFault make_fault(Lie lie, const MachineShape& shape, Rng& rng) {
             // One: the end of the log is read twice, and two wrong reads there would pass for it.
             fault.operations = DiskFault::on_read;
             fault.count = 1;
+            // Half of them where they do most harm: another stretch of the log instead of the right
+            // one.
+            if (rng.below(2) == 0) {
+                fault.offset = uint64_t{tray::log_start_address} * block_bytes;
+                fault.length = shape.log_bytes;
+                fault.skip = rng.below(24);
+                fault.other_offset =
+                    fault.offset + rng.below(shape.log_bytes / block_bytes) * block_bytes;
+            }
             break;
         case Lie::lost_log_write:
             fault.kind = FaultKind::lost_write;
