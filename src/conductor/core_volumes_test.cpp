@@ -222,6 +222,21 @@ TEST_F(CoreTest, ResizeGrowsOnly) {
     EXPECT_EQ(core_->show_volume("vol")->size_bytes(), 9 * gib);
 }
 
+// Failed: the store was told of shards that a resize had not made yet, made them as damaged, and an
+// operator was told to accept the loss of a healthy volume (found by kill -9 during resizes).
+TEST_F(CoreTest, regression_an_unfinished_resize_is_no_loss) {
+    ASSERT_TRUE(register_store(1, 1));
+    ASSERT_TRUE(create("vol", gib, 1, gib));
+    fake(1).fail_after = 0;
+    EXPECT_FALSE(resize("vol", 7 * gib));
+    fake(1).fail_after = UINT32_MAX;
+    restart();
+    const auto before = fake(1).applies;
+    ASSERT_TRUE(register_store(1, 1));
+    EXPECT_EQ(fake(1).applies - before, 1u);
+    EXPECT_EQ(fake(1).shards.size(), 1u);
+}
+
 TEST_F(CoreTest, FailedResizeIsUndone) {
     ASSERT_TRUE(register_store(1, 1));
     ASSERT_TRUE(create("vol", gib, 1, gib));

@@ -78,7 +78,10 @@ Task<Status> Core::save_pages(Volume volume, uint32_t first_index) {
 Task<Status> Core::apply_shards(Volume volume, uint32_t first_index, uint32_t only_store_id,
                                 uint32_t fresh_from) {
     std::map<uint32_t, std::vector<v1::ApplyShard>> batches;  // by store
-    const uint32_t count = volume->stored_shards();
+    // Shards beyond the count are of a resize that is making them, or that its task will undo: told
+    // of as present, a store that never made them would call them lost.
+    const bool making = fresh_from != UINT32_MAX;
+    const uint32_t count = making ? volume->stored_shards() : volume->record.shard_count();
     for (uint32_t index = first_index; index < count; ++index) {
         const v1::Shard& shard = volume->shard(index);
         for (const auto& replica : shard.in_sync()) {

@@ -55,13 +55,12 @@ Task<void> Shard::mutate(net::ServerChannel& channel, net::Incoming incoming) {
             Task<Answer> merged = prepare(operation);
             answer = co_await merged;
         }
-        for (uint32_t waits = 0;; ++waits) {
+        for (uint32_t waits = 0; !answer; ++waits) {
             while (changing_) co_await changed_.wait();
-            if (!answer) answer = number(operation);
-            if (answer != Errc::no_space || waits == max_waits_for_room) break;
+            answer = number(operation);
+            if (!answer || answer != Errc::no_space || waits == max_waits_for_room) break;
             Task<bool> freeing = tray_.freed_room();
-            if (!co_await freeing) break;
-            answer.reset();
+            if (co_await freeing) answer.reset();
         }
         if (!answer) {
             if (planted("ack_before_write")) reply(channel, incoming, Errc::ok, {}, 0);

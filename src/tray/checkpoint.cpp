@@ -101,6 +101,7 @@ Task<Status> Checkpointer::run_timed(bool paced) {
         std::erase_if(engine_.dropped_shards_,
                       [&](const auto& dropped) { return dropped.second <= engine_.root_.number; });
         engine_.release_held();
+        ++engine_.rooms_given_back_;
         engine_.advanced_.wake_all();
         co_await engine_.cache_.shrink_all();  // what was written may be dropped
         if (engine_.failed_) result = fail(Errc::io_error);

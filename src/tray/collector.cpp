@@ -38,7 +38,8 @@ Task<void> Collector::run_loop() {
         const Status done = co_await collect(*generation);
         if (!done) break;  // the tray has failed
     }
-    working_ = false;
+    working_ = kicked_ = false;
+    engine_.advanced_.wake_all();
     --engine_.loops_;
 }
 
@@ -60,6 +61,7 @@ Task<Status> Collector::collect(Generation& generation) {
         if (last && adds_up) drop(generation);
         if (last && !adds_up) give_up(generation, {Errc::corrupt, "its number of blocks is wrong"});
         engine_.maintenance_.unlock();
+        engine_.advanced_.wake_all();  // some of it may be waited for
         if (missing != nullptr) {
             const Status loaded = co_await engine_.cache_.load(*missing);
             if (!loaded) {
@@ -74,7 +76,6 @@ Task<Status> Collector::collect(Generation& generation) {
     if (engine_.held_.checkpoint_blocks() > engine_.allocator_.free_blocks() / 4) {
         engine_.checkpointer_.request();
     }
-    engine_.advanced_.wake_all();
     co_return Status{};
 }
 

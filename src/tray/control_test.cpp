@@ -242,6 +242,37 @@ TEST(Discards, OfAllOfAFullTrayNeedNoRoom) {
     }
 }
 
+// Found by a review: a discard of what was a hole reserved nothing, and cloned the table that a
+// write in flight of the generation before made there meanwhile.
+TEST(Discards, OfAFullTrayNeverTakeTheRoomOfOthers) {
+    TrayRig rig({.log_bytes = uint64_t{1} << 20});
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 400 * blocks_per_chunk));
+    for (uint32_t block = 0; block < 2600; block += 8)
+        ASSERT_TRUE(rig.write(1, 1, block, 8, block));
+    const auto late = [&](SnapSeq snap_seq, uint32_t chunk, WriteKind kind) {
+        const uint32_t block = chunk * blocks_per_chunk;
+        return rig.run(rig.do_write(1, snap_seq, block, 1, 0, kind, {}, false));
+    };
+    uint32_t zeroed = 0;
+    for (uint32_t chunk = 10; chunk < 310; ++chunk)
+        if (late(1, chunk, WriteKind::zero)) ++zeroed;
+    EXPECT_GT(zeroed, 100u);
+    ASSERT_TRUE(rig.run(rig.tray().create_generation({1, 2}, {1, 1}, true)));
+    ASSERT_TRUE(rig.write(1, 2, 0, 1, 0, WriteKind::unmap)) << "its table is there from here on";
+    for (uint32_t chunk = 10; chunk < 310; ++chunk) (void)late(2, chunk, WriteKind::unmap);
+    rig.node().call([&] {
+        for (const Ticket ticket : rig.uncommitted()) rig.tray().commit(ticket);
+    });
+    for (const bool restarted : {false, true}) {
+        EXPECT_TRUE(rig.write(1, 2, 8, 8, 0, WriteKind::unmap)) << restarted;
+        EXPECT_TRUE(rig.write(1, 2, 8, 8, 0, WriteKind::zero)) << restarted;
+        rig.crash(true);
+        ASSERT_TRUE(rig.mount());
+    }
+}
+
 // Found by a review: a shard's name was used again before a checkpoint had its end, and the replay
 // met the old one.
 TEST(CreateShards, UnderANameThatWentSurviveACrash) {

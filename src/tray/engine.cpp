@@ -117,18 +117,15 @@ bool Engine::has_room_to_grow(const Record& record, uint64_t state_bytes) {
         return blocks == 0 || (has_room(2 * blocks, 0) &&
                                in_the_end + kept_from(record) <= allocator_.capacity_blocks());
     };
-    if (fits()) return true;
-    if (!state_shrank_) return false;
-    measure_state();
-    return fits();
+    return fits() || (measure_again() && fits());
 }
 
 // The collector works on blocks that were deleted, and a checkpoint gives back what it freed.
 Task<bool> Engine::freed_room() {
-    const uint64_t before = checkpointer_.completed();
+    const uint64_t before = rooms_given_back_;
     bool requested = false;
     bool waited = false;
-    while (!failed_ && checkpointer_.completed() == before &&
+    while (!failed_ && rooms_given_back_ == before &&
            (held_.collected_blocks() > 0 || !collector_.idle())) {
         if (held_.collected_blocks() > 0 && !std::exchange(requested, true))
             checkpointer_.request();
@@ -147,8 +144,8 @@ bool Engine::name_is_leaving(ShardId id) {
 Task<void> Engine::wait_for_name(ShardId id) {
     uint64_t asked_after = UINT64_MAX;
     while (!failed_ && name_is_leaving(id)) {
-        const uint64_t completed = checkpointer_.completed();
-        if (dropped_shards_.contains(id) && std::exchange(asked_after, completed) != completed)
+        const uint64_t given_back = rooms_given_back_;
+        if (dropped_shards_.contains(id) && std::exchange(asked_after, given_back) != given_back)
             checkpointer_.request();
         co_await advanced_.wait();
     }
@@ -176,6 +173,13 @@ Task<Status> Engine::load(ChunkVersion& version) {
     Status loaded = co_await cache_.load(version);
     end_operation();
     co_return loaded;
+}
+
+// Not while records are between the map and the sum.
+bool Engine::measure_again() {
+    if (!state_shrank_ || growing_bytes_ > 0) return false;
+    measure_state();
+    return true;
 }
 
 void Engine::measure_state() {

@@ -126,6 +126,8 @@ class Engine final : private LogWriter::Client {
     // The blocks that `bytes` more would add to it.
     [[nodiscard]] uint64_t state_growth_blocks(uint64_t bytes) const;
     void measure_state();
+    // False: it would say the same.
+    bool measure_again();
     [[nodiscard]] static uint64_t growth_of(const Record& record);
     // T11: directory entries are in memory, so their number has a limit.
     [[nodiscard]] uint64_t max_tables() const;
@@ -174,9 +176,10 @@ class Engine final : private LogWriter::Client {
     uint64_t reserved_ = 0;
     uint64_t blocks_in_flight_ = 0;  // allocated by write(), not yet committed
     uint64_t metadata_blocks_ = 0;
-    uint64_t state_bytes_ = 0;    // estimate for the next checkpoint
-    uint64_t growing_bytes_ = 0;  // of control records that are being logged
-    bool state_shrank_ = false;   // since it was measured
+    uint64_t state_bytes_ = 0;       // estimate for the next checkpoint
+    uint64_t growing_bytes_ = 0;     // of control records that are being logged
+    bool state_shrank_ = false;      // since it was measured
+    uint64_t rooms_given_back_ = 0;  // checkpoints whose freed blocks may be used
     // By the checkpoint without them. Erased when that is durable.
     std::map<ShardId, uint64_t> dropped_shards_;
     uint64_t operations_ = 0;          // calls under way

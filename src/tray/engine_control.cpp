@@ -261,6 +261,7 @@ Task<Status> Engine::create_shard(ShardState state, GenerationId parent) {
 Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) {
     std::vector<Status> done(states.size());
     std::set<ShardId> named;
+    uint32_t waits = 0;
     ++operations_;
     co_await control_.lock();
     for (size_t begin = 0; begin < states.size(); begin += records_together) {
@@ -272,7 +273,7 @@ Task<std::vector<Status>> Engine::create_shards(std::vector<ShardState> states) 
             Result<Record> record = record_of_new_shard(states[i], {});
             if (record && !named.insert(states[i].shard).second)
                 record = fail(Errc::already_exists);
-            for (uint32_t waits = 0; record && !has_room_to_grow(*record, growth);) {
+            while (record && !has_room_to_grow(*record, growth)) {
                 if (waits++ == max_waits_for_room || !co_await freed_room())
                     record = fail(failed_ ? Errc::io_error : Errc::no_space);
             }

@@ -35,8 +35,8 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
     const bool table = makes_table(*shard, block, kind);
     const uint64_t blocks = (data ? count : 0) + (table ? uint64_t{metadata_per_write} : 0);
     const uint64_t kept = kept_from(*shard, block, count, kind);
-    if (!has_room(blocks, kept) && state_shrank_) measure_state();
-    if (!has_room(blocks, kept)) return fail(Errc::no_space);
+    if (!has_room(blocks, kept) && !(measure_again() && has_room(blocks, kept)))
+        return fail(Errc::no_space);
     if (table && map_.directory().versions() >= max_tables()) {
         return fail(Errc::resource_exhausted,
                     fmt::format("{}: the tray has {} directory entries, the limit", disk_->name(),
@@ -46,10 +46,15 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
     return Reservation(this, static_cast<uint32_t>(blocks));
 }
 
+// Or may make one: what is in flight of the generations that it sees may give it one to clone.
 bool Engine::makes_table(const Shard& shard, uint32_t block, WriteKind kind) const {
     const uint32_t chunk = block / blocks_per_chunk;
     if (map_.own(*shard.head, chunk) != nullptr) return false;
-    return kind != WriteKind::unmap || map_.view(*shard.head, chunk) != nullptr;
+    if (kind != WriteKind::unmap || map_.view(*shard.head, chunk) != nullptr) return true;
+    for (const Generation* at = shard.head->parent; at != nullptr; at = at->parent) {
+        if (at->writes > 0) return true;
+    }
+    return false;
 }
 
 PendingWrite& Engine::take_write() {
