@@ -1,6 +1,7 @@
 // The C API, the C++ header and the seed's API over real sockets, against a conductor and a store
 // in memory that run on a reactor thread of their own.
 #include <poll.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <cstdlib>
@@ -393,7 +394,7 @@ TEST_F(CApi, CoroutinesAwaitVolumes) {
 
 // A program as it was written for the seed's client API.
 TEST_F(CApi, ProgramsForTheSeedsApiRun) {
-    const std::string file = testing::TempDir() + "pf_seed_api.conf";
+    const std::string file = testing::TempDir() + "pf_seed_api." + std::to_string(::getpid());
     std::ofstream(file) << "[cluster]\nname=cluster1\n[zookeeper]\nip=127.0.0.1:2181\n[conductor]\n"
                         << "address = " << address << " ; where\n[client]\nconn_type=tcp\n"
                         << "io_depth=16\n";

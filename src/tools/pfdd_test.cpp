@@ -1,4 +1,6 @@
 // pfdd's copies between files and a volume, over sockets, against a cluster in memory.
+#include <unistd.h>
+
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -81,7 +83,7 @@ class Pfdd : public ::testing::Test {
     std::unique_ptr<net::Server> store_server;
     std::unique_ptr<net::Server> conductor_server;
     std::string conductor_text;
-    std::string folder = testing::TempDir() + "pfdd_test";
+    std::string folder = testing::TempDir() + "pfdd_test." + std::to_string(::getpid());
     CopyCounts counts;
 };
 
