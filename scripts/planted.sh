@@ -11,7 +11,7 @@ cmake --build build/planted --target crash_states disk_faults sim_run sim_sweep 
 bin=build/planted/tests/sim
 
 # In order of cost. Each ends with 0 when it found nothing.
-general=("lying disks|$bin/disk_faults --runs=1200"
+general=("lying disks|$bin/disk_faults --runs=2400"
          "crash states|$bin/crash_states --states=100000"
          "tray model|build/planted/src/tray/tray_model_test"
          "whole cluster|$bin/sim_run --seeds=100"
