@@ -12,13 +12,13 @@ namespace {
 using runtime::Task;
 using runtime::sim::DiskFault;
 
-constexpr uint32_t ring_blocks = 64;  // four windows
+constexpr uint64_t ring_blocks = 64;  // four windows
 
 class LogReaderTest : public testing::Test {
   protected:
     LogReaderTest() : disk_(node_.add_disk("disk", model())) {
-        superblock_.log_blocks = ring_blocks;
-        superblock_.total_blocks = ring_blocks + 64;
+        superblock_.log_blocks = static_cast<uint32_t>(ring_blocks);
+        superblock_.total_blocks = static_cast<uint32_t>(ring_blocks) + 64;
         node_.start([](runtime::sim::SimReactor&) { return std::make_shared<int>(); });
         EXPECT_TRUE(run([this](runtime::Disk& disk) -> Task<Status> { return fill_ring(disk); }));
     }
