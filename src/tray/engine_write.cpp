@@ -34,9 +34,11 @@ Result<Reservation> Engine::reserve(ShardId id, SnapSeq snap_seq, uint32_t block
     // there is part of that already.
     const bool table = makes_table(*shard, block, kind);
     const uint64_t blocks = (data ? count : 0) + (table ? uint64_t{metadata_per_write} : 0);
-    const uint64_t kept = kept_from(*shard, block, count, kind);
-    if (!has_room(blocks, kept) && !(measure_again() && has_room(blocks, kept)))
-        return fail(Errc::no_space);
+    const auto fits = [&] {  // a tray that is not full needs no closer look
+        return has_room(blocks, slack_blocks()) ||
+               has_room(blocks, kept_from(*shard, block, count, kind));
+    };
+    if (!fits() && !(measure_again() && fits())) return fail(Errc::no_space);
     if (table && map_.directory().versions() >= max_tables()) {
         return fail(Errc::resource_exhausted,
                     fmt::format("{}: the tray has {} directory entries, the limit", disk_->name(),
