@@ -142,6 +142,7 @@ bool Engine::name_is_leaving(ShardId id) {
 }
 
 Task<void> Engine::wait_for_name(ShardId id) {
+    if (planted("reuse_name_too_early")) co_return;
     uint64_t asked_after = UINT64_MAX;
     while (!failed_ && name_is_leaving(id)) {
         const uint64_t given_back = rooms_given_back_;

@@ -24,8 +24,10 @@ std::string settle_structure(tray::Tray& tray, TrayModel& model) {
     std::set<ShardId> found;
     for (const auto& state : tray.shards()) found.insert(state.shard);
     for (const auto& [id, operation] : model.in_flight) {
-        if (operation.kind == Kind::delete_shard && !found.contains(operation.shard))
-            model.shards.erase(operation.shard);
+        const bool exists = found.contains(operation.shard);
+        if ((operation.kind == Kind::create_shard && exists) ||
+            (operation.kind == Kind::delete_shard && !exists))
+            model.apply(operation);
     }
     for (const auto& [id, shard] : model.shards) {
         if (found.erase(id) == 0) return fmt::format("shard {} is missing", id);

@@ -23,6 +23,7 @@ struct MachineShape {
     bool volatile_cache = true;
     bool fua = true;
     uint32_t slow_ppm = 0;
+    uint32_t slow_read_ppm = 0;
     runtime::Nanos slow_extra = 0;
 
     static MachineShape draw(uint64_t seed) {
@@ -38,13 +39,18 @@ struct MachineShape {
         // Now and then so slow that the tray is written over once while a read is under way.
         const uint64_t slowest_ms = rng.below(3) == 0 ? 1000 : 40;
         shape.slow_extra = rng.between(1, slowest_ms) * runtime::milliseconds;
+        // Or the reads alone are: what they read is superseded, and would be allocated again.
+        if (rng.below(4) == 0) {
+            shape.slow_ppm = 0;
+            shape.slow_read_ppm = 250'000;
+        }
         return shape;
     }
     // The same disk in another machine, in a hurry.
     [[nodiscard]] MachineShape checker() const {
         MachineShape shape = *this;
         ++shape.seed;
-        shape.slow_ppm = 0;
+        shape.slow_ppm = shape.slow_read_ppm = 0;
         return shape;
     }
 };
@@ -125,6 +131,7 @@ class Machine {
         model.volatile_cache = shape.volatile_cache;
         model.fua = shape.fua;
         model.faults.slow_ppm = shape.slow_ppm;
+        model.faults.slow_read_ppm = shape.slow_read_ppm;
         model.faults.slow_extra = shape.slow_extra;
         return model;
     }

@@ -73,6 +73,10 @@ void TrayModel::note_request(ModelShard& shard, const tray::RequestName& name, b
 }
 
 void TrayModel::apply(const ModelOperation& operation) {
+    if (operation.kind == ModelOperation::Kind::create_shard) {
+        shards[operation.shard].blocks = operation.count;
+        return;
+    }
     ModelShard& shard = shards.at(operation.shard);
     switch (operation.kind) {
         case ModelOperation::Kind::write: {
@@ -103,6 +107,7 @@ void TrayModel::apply(const ModelOperation& operation) {
         case ModelOperation::Kind::void_request:
             note_request(shard, operation.request, false);
             return;
+        case ModelOperation::Kind::create_shard:
         case ModelOperation::Kind::other:
             return;
     }

@@ -44,6 +44,7 @@ struct ModelOperation {
         write,
         create_generation,
         delete_generation,
+        create_shard,  // of `count` blocks
         delete_shard,
         void_request,
         other
@@ -65,11 +66,11 @@ struct ModelOperation {
 
 struct ModelShard {
     uint32_t blocks = 0;
-    tray::SnapSeq head = 0;
+    tray::SnapSeq head = 1;
     tray::SnapSeq next_snap_seq = 2;
     tray::Position last;  // highest that was answered
     uint64_t next_sequence = 1;
-    std::map<tray::SnapSeq, ModelGeneration> generations;
+    std::map<tray::SnapSeq, ModelGeneration> generations{{1, {}}};
     // Requests that the client has not yet taken note of, by session: true is applied, false void.
     std::map<uint64_t, std::map<uint64_t, bool>> sessions;
 };

@@ -21,18 +21,16 @@ Workload::Workload(tray::Tray& tray, TrayModel& model, WorkloadOptions options)
       left_(options.operations) {}
 
 Task<Status> Workload::run() {
-    if (model_.shards.empty()) PF_CO_TRY(co_await make_shards());
+    if (model_.shards.empty()) {
+        for (uint32_t i = 0; i < options_.shards; ++i)
+            PF_CO_TRY(co_await make_shard(first_shard + i));
+    } else {
+        for (auto& [id, shard] : model_.shards) PF_CO_TRY(co_await open_sessions(id));
+    }
     model_.ready = true;
     running_.add(options_.workers);
-    for (uint32_t i = 0; i < options_.workers; ++i) {
-        const uint64_t session = session_of(i);
-        for (auto& [id, shard] : model_.shards) {
-            if (shard.sessions.contains(session)) continue;
-            PF_CO_TRY(co_await tray_.open_session(id, session));
-            shard.sessions[session];
-        }
-        runtime::Reactor::current().spawn(worker(session));
-    }
+    for (uint32_t i = 0; i < options_.workers; ++i)
+        runtime::Reactor::current().spawn(worker(session_of(i)));
     co_await running_.wait();
     // Later workloads on this tray open sessions of their own; a shard holds only so many.
     const uint32_t closing = options_.close_sessions ? options_.workers : 0;
@@ -44,25 +42,6 @@ Task<Status> Workload::run() {
         }
     }
     co_return status_;
-}
-
-Task<Status> Workload::make_shards() {
-    for (uint32_t i = 0; i < options_.shards; ++i) {
-        tray::ShardState state;
-        state.shard = 100 + i;
-        const uint64_t high = rng_.next();
-        state.replica = Uuid::from_random(high, rng_.next());
-        state.blocks = options_.shard_blocks;
-        state.epoch = 1;
-        state.snap_seq = 1;
-        PF_CO_TRY(co_await tray_.create_shard(state));
-        ModelShard shard;
-        shard.blocks = options_.shard_blocks;
-        shard.head = 1;
-        shard.generations[1] = {};
-        model_.shards[state.shard] = std::move(shard);
-    }
-    co_return Status{};
 }
 
 Task<void> Workload::worker(uint64_t session) {
@@ -83,9 +62,20 @@ Task<void> Workload::worker(uint64_t session) {
 }
 
 Task<Status> Workload::step(uint64_t session) {
+    if (options_.shard_percent != 0) {
+        const auto missing = missing_shard();
+        if (missing && (model_.shards.empty() || rng_.below(3) == 0))
+            co_return co_await make_shard(*missing);
+        if (model_.shards.empty()) {
+            co_await runtime::sleep_for(runtime::milliseconds);
+            co_return Status{};
+        }
+    }
     auto at = model_.shards.begin();
     std::advance(at, static_cast<long>(rng_.below(model_.shards.size())));
     const ShardId shard = at->first;
+    if (options_.shard_percent != 0 && rng_.below(100) < options_.shard_percent)
+        co_return co_await delete_shard(shard);
     const uint64_t dice = rng_.below(100);
     if (dice < options_.checkpoint_percent && !model_.checkpointing)
         co_return co_await checkpoint();
@@ -128,6 +118,11 @@ bool Workload::generation_change_in_flight(ShardId shard) const {
     });
 }
 
+bool Workload::any_in_flight(ShardId shard) const {
+    return std::any_of(model_.in_flight.begin(), model_.in_flight.end(),
+                       [&](const auto& entry) { return entry.second.shard == shard; });
+}
+
 bool Workload::pick_range(ModelOperation& operation) {
     for (int attempt = 0; attempt < 8; ++attempt) {
         uint64_t limit = options_.max_blocks;
@@ -163,7 +158,7 @@ void Workload::end(uint64_t id, bool applied) {
 
 Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
     while (head_change_.contains(shard_id) && status_) co_await changed_.wait();
-    if (!status_) co_return Status{};
+    if (!status_ || !model_.shards.contains(shard_id)) co_return Status{};
     ModelShard& shard = model_.shards.at(shard_id);
     ModelOperation operation;
     operation.shard = shard_id;

@@ -1,14 +1,16 @@
 // Random operations on a tray, mirrored in a TrayModel. Several workers run at once; like the
 // store, they keep overlapping writes apart, and a generation becomes head only when the shard's
-// writes are answered. Workers that share a session have several of its requests outstanding, some
-// of which are voided; writes are committed late, as replication will; reads overlap all of it and
-// must see what was committed before them or is being written.
+// writes are answered. Shards are deleted, and made again under the same name. Workers that share a
+// session have several of its requests outstanding, some of which are voided; writes are committed
+// late, as replication will; reads overlap all of it and must see what was committed before them or
+// is being written.
 #pragma once
 
 #include <cstdint>
 #include <list>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -32,6 +34,7 @@ struct WorkloadOptions {
     uint32_t generation_percent = 12;
     uint32_t read_percent = 8;
     uint32_t void_percent = 3;
+    uint32_t shard_percent = 0;         // a shard is deleted, or one that was is made again
     uint32_t pause_percent = 4;         // a worker does nothing for a while: idle moments
     uint32_t late_commit_percent = 10;  // of the writes
     bool lying_disk = false;            // reads may answer that the medium is corrupt
@@ -53,8 +56,12 @@ class Workload {
 
   private:
     static constexpr uint32_t workers_per_session = 2;
+    static constexpr tray::ShardId first_shard = 100;
 
-    [[nodiscard]] runtime::Task<Status> make_shards();
+    [[nodiscard]] runtime::Task<Status> make_shard(tray::ShardId shard);
+    [[nodiscard]] runtime::Task<Status> delete_shard(tray::ShardId shard);
+    [[nodiscard]] runtime::Task<Status> open_sessions(tray::ShardId shard);
+    [[nodiscard]] std::optional<tray::ShardId> missing_shard() const;
     [[nodiscard]] runtime::Task<void> worker(uint64_t session);
     [[nodiscard]] runtime::Task<Status> step(uint64_t session);
     [[nodiscard]] runtime::Task<Status> write(tray::ShardId shard, uint64_t session);
@@ -67,6 +74,7 @@ class Workload {
     [[nodiscard]] bool overlaps_in_flight(const ModelOperation& operation) const;
     [[nodiscard]] bool writes_in_flight(tray::ShardId shard) const;
     [[nodiscard]] bool generation_change_in_flight(tray::ShardId shard) const;
+    [[nodiscard]] bool any_in_flight(tray::ShardId shard) const;
     uint64_t begin(const ModelOperation& operation);
     void end(uint64_t id, bool applied);
     [[nodiscard]] uint64_t session_of(uint32_t worker) const;
@@ -98,7 +106,7 @@ class Workload {
     std::list<Reader> readers_;
     // By session: requests that the client has not taken note of, and whether they were answered.
     std::map<uint64_t, std::map<uint64_t, bool>> outstanding_;
-    // Shards on which a head change waits: no new writes start there.
+    // Shards on which a head change waits, or that are deleted or made: no new writes start there.
     std::set<tray::ShardId> head_change_;
 };
 

@@ -50,17 +50,21 @@ Task<Status> Workload::read(ShardId shard_id) {
     request.to = data.bytes();
     request.crcs = crcs;
     Status done = co_await tray_.read(request);
-    // Gone if its deletion was asked for, and not else.
-    const bool deleted = !model_.shards.at(shard_id).generations.contains(reader->snap_seq) ||
-                         std::ranges::any_of(reader->during, [&](const ModelOperation& operation) {
-                             return operation.kind == ModelOperation::Kind::delete_generation &&
-                                    operation.shard == shard_id &&
-                                    operation.snap_seq == reader->snap_seq;
-                         });
+    // Gone if its deletion was asked for, and not else. A shard made again under the name of the
+    // one that was read may have answered instead.
+    const auto saw = [&](ModelOperation::Kind kind) {
+        return std::ranges::any_of(reader->during, [&](const ModelOperation& operation) {
+            return operation.kind == kind && operation.shard == shard_id &&
+                   (operation.snap_seq == reader->snap_seq || operation.snap_seq == 0);
+        });
+    };
+    const bool shard_deleted = saw(ModelOperation::Kind::delete_shard);
+    const bool deleted = shard_deleted || saw(ModelOperation::Kind::delete_generation) ||
+                         !model_.shards.at(shard_id).generations.contains(reader->snap_seq);
     if (!done) {
         if (deleted && done.error().code == Errc::not_found) done = Status{};
         if (options_.lying_disk && !done && done.error().code == Errc::corrupt) done = Status{};
-    } else {
+    } else if (!shard_deleted) {
         for (uint32_t i = 0; i < count && done; ++i) {
             const MutableBytes bytes = data.bytes().subspan(size_t{i} * block_bytes, block_bytes);
             if (may_read(*reader, block + i, crc32c(bytes))) continue;
@@ -76,6 +80,7 @@ Task<Status> Workload::read(ShardId shard_id) {
 // A request that never ran and never may (R10). Its name stays outstanding for a while, so that the
 // tray has to remember it.
 Task<Status> Workload::void_request(ShardId shard_id, uint64_t session) {
+    if (head_change_.contains(shard_id)) co_return Status{};
     ModelOperation operation;
     operation.kind = ModelOperation::Kind::void_request;
     operation.shard = shard_id;
@@ -150,6 +155,68 @@ Task<Status> Workload::delete_generation(ShardId shard_id) {
     const uint64_t id = begin(operation);
     Status done = co_await tray_.delete_generation({shard_id, operation.snap_seq});
     end(id, done.has_value());
+    co_return done;
+}
+
+std::optional<ShardId> Workload::missing_shard() const {
+    for (ShardId id = first_shard; id < first_shard + options_.shards; ++id) {
+        if (!model_.shards.contains(id) && !head_change_.contains(id)) return id;
+    }
+    return std::nullopt;
+}
+
+Task<Status> Workload::open_sessions(ShardId shard_id) {
+    for (uint32_t i = 0; i < options_.workers; i += workers_per_session) {
+        auto& sessions = model_.shards.at(shard_id).sessions;
+        if (sessions.contains(session_of(i))) continue;
+        PF_CO_TRY(co_await tray_.open_session(shard_id, session_of(i)));
+        sessions[session_of(i)];
+    }
+    co_return Status{};
+}
+
+Task<Status> Workload::make_shard(ShardId shard_id) {
+    head_change_.insert(shard_id);
+    tray::ShardState state;
+    state.shard = shard_id;
+    const uint64_t high = rng_.next();
+    state.replica = Uuid::from_random(high, rng_.next());
+    state.blocks = options_.shard_blocks;
+    state.epoch = 1;
+    state.snap_seq = 1;
+    ModelOperation operation;
+    operation.kind = ModelOperation::Kind::create_shard;
+    operation.shard = shard_id;
+    operation.count = options_.shard_blocks;
+    const uint64_t id = begin(operation);
+    Status done = co_await tray_.create_shard(state);
+    end(id, done.has_value());
+    if (!done && done.error().code == Errc::no_space) model_.in_flight.erase(id);
+    if (done) done = co_await open_sessions(shard_id);
+    head_change_.erase(shard_id);
+    changed_.wake_all();
+    // A shard whose sessions do not fit is of no use.
+    if (!done && model_.shards.contains(shard_id)) PF_CO_TRY(co_await delete_shard(shard_id));
+    co_return done;
+}
+
+// Its name is free at once; its blocks are collected in the background.
+Task<Status> Workload::delete_shard(ShardId shard_id) {
+    if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
+        co_return Status{};
+    head_change_.insert(shard_id);
+    while (writes_in_flight(shard_id) && status_) co_await changed_.wait();
+    Status done;
+    if (status_ && !any_in_flight(shard_id)) {
+        ModelOperation operation;
+        operation.kind = ModelOperation::Kind::delete_shard;
+        operation.shard = shard_id;
+        const uint64_t id = begin(operation);
+        done = co_await tray_.delete_shard(shard_id);
+        end(id, done.has_value());
+    }
+    head_change_.erase(shard_id);
+    changed_.wake_all();
     co_return done;
 }
 

@@ -56,6 +56,7 @@ struct DiskFaultRates {
     uint32_t misdirected_read_ppm = 0;
     uint32_t bit_rot_ppm = 0;
     uint32_t slow_ppm = 0;
+    uint32_t slow_read_ppm = 0;  // besides: reads that starve behind writes
     Nanos slow_extra = 100 * milliseconds;
 
     bool operator==(const DiskFaultRates&) const = default;

@@ -73,7 +73,7 @@ void SimDisk::choose_random_fault(const DiskOp& op, InFlight& slot, Nanos& laten
     };
     const uint32_t error_ppm[] = {rates.read_error_ppm, rates.write_error_ppm,
                                   rates.flush_error_ppm, rates.discard_error_ppm};
-    if (hit(rates.slow_ppm)) {
+    if (hit(rates.slow_ppm) || (op.kind == DiskOp::Kind::read && hit(rates.slow_read_ppm))) {
         latency += rates.slow_extra;
         report(FaultKind::slow, op.kind, op.offset, op.length);
     }
