@@ -337,6 +337,7 @@ class Run {
             if (!wrong.empty()) return wrong;
         }
         machine_.restart();
+        machine_.hurry();
         if (lie == Lie::misdirected_read) inject(lie);
         wrong = task(check_all(machine_.process(), model_, lie, tally_), "check");
         for (const auto kind :
