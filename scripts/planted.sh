@@ -16,7 +16,8 @@ general=("lying disks|$bin/disk_faults --runs=2400"
          "tray model|build/planted/src/tray/tray_model_test"
          "whole cluster|$bin/sim_run --seeds=100"
          "failure sweep|$bin/sim_sweep"
-         "tray sweep|$bin/tray_sweep_test")
+         "tray sweep|$bin/tray_sweep_test"
+         "crash states|$bin/crash_states --states=1000000 --seed=1000000")
 rules=("tray rules|$bin/rules_test"
        "store rules|build/planted/src/store/store_test"
        "client rules|build/planted/src/client/client_test"
@@ -29,7 +30,7 @@ caught_by() {
     for suite in "$@"; do
         code=0
         # shellcheck disable=SC2086
-        PF_PLANT=$plant timeout 600 ${suite#*|} >"$log" 2>&1 || code=$?
+        PF_PLANT=$plant timeout 1200 ${suite#*|} >"$log" 2>&1 || code=$?
         if [ "$code" -ne 0 ]; then
             found=$(grep -m1 -E 'FAILED|Failure|assertion|Falsifiable' "$log" | cut -c1-110) ||
                 found="ended with exit status $code"

@@ -278,19 +278,19 @@ void Session::piece_done(Job& job, Errc result) {
 
 void Session::finish(Job& job) {
     const Request& request = job.request;
-    const bool with_data = job.error == ErrorNumber::none && is_command(request, Command::read);
-    if (!agreement_.structured_replies) {
-        job.header_bytes = put_simple_reply(job.header, request.cookie, job.error);
-    } else if (with_data) {
+    const bool chunks = agreement_.structured_replies;
+    const bool is_read = is_command(request, Command::read);
+    const bool failed = job.error != ErrorNumber::none;
+    if (chunks && is_read && !failed) {
         job.header_bytes =
             put_data_chunk(job.header, request.cookie, request.offset, request.length_bytes);
-    } else if (!job.extents.empty()) {
+    } else if (chunks && !job.extents.empty()) {
         job.header_bytes = put_block_status_chunk(job.header, request.cookie,
                                                   static_cast<uint32_t>(job.extents.size() / 8));
-    } else if (is_command(request, Command::read) || job.error != ErrorNumber::none) {
+    } else if (chunks && (is_read || failed)) {
         job.header_bytes = put_closing_chunk(job.header, request.cookie, job.error);
     } else {
-        // Shorter than a chunk, and allowed for everything but reads and block status.
+        // Shorter than a chunk, and allowed for all but reads and block status.
         job.header_bytes = put_simple_reply(job.header, request.cookie, job.error);
     }
     replies_.push(job);

@@ -41,7 +41,7 @@ class Session : public ListHook {
     static constexpr uint32_t piece_bytes = max_atomic_write_bytes;
     static constexpr uint32_t max_pieces = max_payload_bytes / piece_bytes + 1;
     // The largest payload's share of the budget: its first and last piece may be rounded up.
-    static constexpr uint64_t max_charge_bytes = uint64_t{max_payload_bytes} + 2 * piece_bytes;
+    static constexpr uint64_t max_charge_bytes = max_payload_bytes + uint64_t{2} * piece_bytes;
 
     Session(std::unique_ptr<runtime::Connection> connection, const std::vector<Export>& exports,
             SessionOptions options, Budget& budget);

@@ -14,9 +14,10 @@ using runtime::Task;
 
 Task<Result<Bytes>> LogReader::read(uint64_t sequence) {
     const uint64_t slot = sequence % superblock_.log_blocks;
-    if (!window_.contains(slot)) PF_CO_TRY(co_await move_to(slot));
-    co_return Bytes(
-        window_.memory.bytes().subspan((slot - window_.first) * block_bytes, block_bytes));
+    if (window_.contains(slot)) co_return window_.block(slot);
+    if (before_.contains(slot)) co_return before_.block(slot);
+    PF_CO_TRY(co_await move_to(slot));
+    co_return window_.block(slot);
 }
 
 Task<Result<LogBlock>> LogReader::read_chained(Root root, uint64_t sequence) {
@@ -41,8 +42,12 @@ Task<Status> LogReader::move_to(uint64_t slot) {
     const uint64_t end = window_.first + window_.slots;
     const bool in_order = window_.slots != 0 && slot == end % superblock_.log_blocks;
     co_await stop();
+    // Only the first of them is waited for: mounts that have some must not wait for each other.
+    if (in_order && !before_.memory) before_.memory = buffers.try_allocate(bytes);
+    if (in_order && before_.memory) std::swap(before_, window_);
     if (next_.contains(slot)) {
         std::swap(window_, next_);
+        next_.slots = 0;
         forget_unreadable(window_.first, window_.slots);
     } else {
         PF_CO_TRY(co_await read_slots(slot, window_from(slot)));
@@ -106,29 +111,41 @@ Task<void> LogReader::stop() {
     if (ahead_.result != 0) next_.slots = 0;
 }
 
-Task<Result<LogReader::End>> LogReader::find_end(Root root) {
-    End end{root.log_start - 1, root.log_previous, root.log_start - 1, {}};
-    const bool follow = !planted("chain_not_checked");
+Task<Result<bool>> LogReader::follow(Root root, End& end) {
+    const bool chained = !planted("chain_not_checked");
     uint64_t looked_twice_at = 0;
     while (end.last + 1 - root.log_start < superblock_.log_blocks) {
         const uint64_t expected = end.last + 1;
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(expected));
         const Result<LogBlock> block = decode_log_block(bytes, superblock_);
         const bool next = block && block->header.sequence == expected &&
-                          (!follow || (block->header.incarnation == root.incarnation &&
-                                       block->header.previous_crc == end.last_crc));
+                          (!chained || (block->header.incarnation == root.incarnation &&
+                                        block->header.previous_crc == end.last_crc));
         if (!next) {
             // One read that went astray must not look like the end of the log.
-            if (std::exchange(looked_twice_at, expected) == expected) break;
-            window_.slots = 0;
+            if (std::exchange(looked_twice_at, expected) == expected) co_return false;
+            before_.slots = window_.slots = 0;
             continue;
         }
         const LogHeader& header = block->header;
-        PF_CO_TRY(check_root(root, expected, bytes));
+        PF_CO_TRY(check_root(root, expected, header));
         end.last = expected;
         end.last_crc = header.crc;
         end.confirmed = std::max(end.confirmed, std::min(header.data_confirmed, expected));
+        if (!window_.contains((expected + 1) % superblock_.log_blocks)) co_return true;
     }
+    co_return false;
+}
+
+Task<Result<LogReader::End>> LogReader::find_end(Root root) {
+    End end = begin(root);
+    for (bool more = true; more;) {
+        PF_CO_TRY_ASSIGN(more, co_await follow(root, end));
+    }
+    co_return co_await finish(root, std::move(end));
+}
+
+Task<Result<LogReader::End>> LogReader::finish(Root root, End end) {
     const uint64_t expected = end.last + 1;
     // What cannot be read may have been acked: it is not taken for the end (T7).
     const bool at_end = expected - root.log_start == superblock_.log_blocks;
@@ -139,7 +156,7 @@ Task<Result<LogReader::End>> LogReader::find_end(Root root) {
     for (uint64_t sequence = expected; sequence < expected + window; ++sequence) {
         if (sequence - root.log_start >= superblock_.log_blocks) break;
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(sequence));
-        PF_CO_TRY(check_root(root, sequence, bytes));
+        PF_CO_TRY(check_root_of(root, sequence, bytes));
         damaged = damaged || is_durable(root, expected, sequence, bytes);
     }
     if (damaged) co_return co_await survey(root);
@@ -147,10 +164,7 @@ Task<Result<LogReader::End>> LogReader::find_end(Root root) {
 }
 
 // T9: a block at `sequence` that is newer than the root.
-Status LogReader::check_root(const Root& root, uint64_t sequence, Bytes bytes) const {
-    const Result<LogBlock> block = decode_log_block(bytes, superblock_);
-    if (!block) return {};
-    const LogHeader& header = block->header;
+Status LogReader::check_root(const Root& root, uint64_t sequence, const LogHeader& header) const {
     const bool newer = header.incarnation > root.incarnation ||
                        (header.incarnation == root.incarnation &&
                         (header.root_number > root.number || header.sequence > sequence));
@@ -161,6 +175,11 @@ Status LogReader::check_root(const Root& root, uint64_t sequence, Bytes bytes) c
                             "lost or damaged",
                             disk_.name(), root.number, root.incarnation, header.sequence,
                             header.incarnation, header.root_number));
+}
+
+Status LogReader::check_root_of(const Root& root, uint64_t sequence, Bytes bytes) const {
+    const Result<LogBlock> block = decode_log_block(bytes, superblock_);
+    return block ? check_root(root, sequence, block->header) : Status{};
 }
 
 // T6: whether a block at `sequence` says that `expected`, behind which the log seems to end, was

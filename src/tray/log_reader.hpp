@@ -1,7 +1,7 @@
 // Reads the log and tells where it ends: used by the mount and by pfinspect.
 //
-// Who reads on in order gets the next stretch while it works on this one. So a read may be in
-// flight between two calls: stop() before the reader goes.
+// Who reads on in order gets the next stretch while it works on this one, and keeps the one before.
+// So a read may be in flight between two calls: stop() before the reader goes.
 #pragma once
 
 #include <algorithm>
@@ -30,8 +30,17 @@ class LogReader {
         uint64_t confirmed = 0;  // data of all records up to here needs no check
         std::vector<Lost> lost;  // in order; at most the ring
     };
-    // Follows the chain from the root (T2), around blocks that are known to be missing from it.
-    // corrupt: the log is newer than the root (T9).
+    // Before the first block behind the root.
+    [[nodiscard]] static End begin(const Root& root) {
+        return {root.log_start - 1, root.log_previous, root.log_start - 1, {}};
+    }
+    // Follows the chain (T2) from `end` to the end of a stretch. What is confirmed now can be
+    // applied at once: whatever follows, it belongs to the chain. False: the chain ends here;
+    // finish() tells why. corrupt: the log is newer than the root (T9).
+    [[nodiscard]] runtime::Task<Result<bool>> follow(Root root, End& end);
+    // Looks behind the end of the chain, and around blocks that are known to be missing from it.
+    [[nodiscard]] runtime::Task<Result<End>> finish(Root root, End end);
+    // All of it.
     [[nodiscard]] runtime::Task<Result<End>> find_end(Root root);
 
     // The raw block of a ring slot; valid until the next call. A block that the device cannot read
@@ -57,6 +66,9 @@ class LogReader {
         [[nodiscard]] bool contains(uint64_t slot) const {
             return slot >= first && slot < first + slots;
         }
+        [[nodiscard]] Bytes block(uint64_t slot) const {
+            return memory.bytes().subspan((slot - first) * block_bytes, block_bytes);
+        }
     };
     // The one read that is not waited for at once.
     struct Ahead : runtime::DiskOp {
@@ -70,7 +82,10 @@ class LogReader {
         uint64_t confirmed = 0;
     };
 
-    [[nodiscard]] Status check_root(const Root& root, uint64_t sequence, Bytes block) const;
+    [[nodiscard]] Status check_root(const Root& root, uint64_t sequence,
+                                    const LogHeader& header) const;
+    // The same for a block that may be anything.
+    [[nodiscard]] Status check_root_of(const Root& root, uint64_t sequence, Bytes block) const;
     [[nodiscard]] bool is_durable(const Root& root, uint64_t expected, uint64_t sequence,
                                   Bytes block) const;
     [[nodiscard]] runtime::Task<Status> move_to(uint64_t slot);
@@ -98,7 +113,7 @@ class LogReader {
 
     runtime::Disk& disk_;
     const Superblock& superblock_;
-    Window window_, next_;
+    Window before_, window_, next_;
     Ahead ahead_;
     std::set<uint64_t> unreadable_;  // slots
 };

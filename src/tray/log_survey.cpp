@@ -19,7 +19,7 @@ Task<Result<LogReader::Watermarks>> LogReader::read_watermarks(Root root) {
     for (uint64_t i = 0; i < superblock_.log_blocks; ++i) {
         const uint64_t sequence = root.log_start + i;
         PF_CO_TRY_ASSIGN(const Bytes bytes, co_await read(sequence));
-        PF_CO_TRY(check_root(root, sequence, bytes));
+        PF_CO_TRY(check_root_of(root, sequence, bytes));
         const Result<LogBlock> block = decode_own(root, sequence, bytes);
         if (!block) continue;
         all.durable = std::max(all.durable, block->header.log_durable);

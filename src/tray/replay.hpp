@@ -61,6 +61,7 @@ class Replay {
     Status mark_metadata(Address address, const char* what);
     runtime::Task<Status> replay_log();
     runtime::Task<Status> replay_blocks(LogReader& reader);
+    runtime::Task<Status> read_and_apply(LogReader& reader, uint64_t sequence, bool confirmed);
     runtime::Task<Status> apply_block(Bytes records, bool confirmed);
     void prefetch();
     Status apply_other(const Record& record);
@@ -82,7 +83,6 @@ class Replay {
     std::vector<Address> bitmap_blocks_;  // where it lies: its index first
     size_t bitmap_index_blocks_ = 0;
     uint64_t end_ = 0;  // last log block of the chain
-    uint64_t confirmed_ = 0;
     uint32_t last_crc_ = 0;
     Loss loss_;
     std::vector<Record> records_;  // of the log block that is being applied

@@ -20,22 +20,31 @@ Task<Status> Replay::replay_log() {
 }
 
 Task<Status> Replay::replay_blocks(LogReader& reader) {
-    PF_CO_TRY_ASSIGN(const LogReader::End end, co_await reader.find_end(engine_.root_));
+    LogReader::End end = LogReader::begin(engine_.root_);
+    uint64_t next = engine_.root_.log_start;
+    for (bool more = true; more;) {
+        PF_CO_TRY_ASSIGN(more, co_await reader.follow(engine_.root_, end));
+        for (; next <= end.confirmed; ++next)
+            PF_CO_TRY(co_await read_and_apply(reader, next, true));
+    }
+    PF_CO_TRY_ASSIGN(end, co_await reader.finish(engine_.root_, std::move(end)));
     end_ = end.last;
-    confirmed_ = end.confirmed;
     last_crc_ = end.last_crc;
-    auto lost = end.lost.begin();
-    for (uint64_t sequence = engine_.root_.log_start; sequence <= end_; ++sequence) {
-        if (lost != end.lost.end() && lost->sequence == sequence) {
+    auto lost = std::ranges::lower_bound(end.lost, next, {}, &LogReader::Lost::sequence);
+    for (; next <= end_; ++next) {
+        if (lost != end.lost.end() && lost->sequence == next) {
             loss_.add(*lost++);
             engine_.map_.mapped().allow_sharing();
-            continue;
+        } else {
+            PF_CO_TRY(co_await read_and_apply(reader, next, next <= end.confirmed));
         }
-        PF_CO_TRY_ASSIGN(const LogBlock block,
-                         co_await reader.read_chained(engine_.root_, sequence));
-        PF_CO_TRY(co_await apply_block(block.records, sequence <= confirmed_));
     }
     co_return Status{};
+}
+
+Task<Status> Replay::read_and_apply(LogReader& reader, uint64_t sequence, bool confirmed) {
+    PF_CO_TRY_ASSIGN(const LogBlock block, co_await reader.read_chained(engine_.root_, sequence));
+    co_return co_await apply_block(block.records, confirmed);
 }
 
 Task<Status> Replay::apply_block(Bytes records, bool confirmed) {

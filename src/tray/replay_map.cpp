@@ -154,8 +154,12 @@ Task<Status> Replay::load_batch(std::vector<ChunkVersion*>& tables) {
     if (tables.empty()) co_return Status{};
     IoBatch& batch = engine_.take_batch();
     for (size_t i = 0; i < tables.size(); ++i) {
-        batch.add_part(runtime::DiskOp::Kind::read,
-                       uint64_t{tables[i]->stored.address} * block_bytes);
+        const Address address = tables[i]->stored.address;
+        if (i > 0 && address == tables[i - 1]->stored.address + 1) {
+            batch.extend_memory(block_bytes);
+            continue;
+        }
+        batch.add_part(runtime::DiskOp::Kind::read, uint64_t{address} * block_bytes);
         batch.add_memory(data_.data() + i * block_bytes, block_bytes);
     }
     const int32_t result = co_await run_batch(batch, *engine_.disk_);
@@ -181,19 +185,28 @@ Task<Status> Replay::load_batch(std::vector<ChunkVersion*>& tables) {
 }
 
 // Every table that a head sees is read now, many at a time, instead of by the first one to need it.
+// In the order of their addresses: a checkpoint writes its tables one behind the other.
 Task<Status> Replay::load_head_tables() {
     Map& map = engine_.map_;
-    std::vector<ChunkVersion*> batch;
+    std::vector<ChunkVersion*> tables;
     for (const auto& [id, shard] : map.shards()) {
         if (shard->head == nullptr) continue;
         const size_t chunks = std::max<size_t>((shard->state.blocks - 1) / blocks_per_chunk + 1,
                                                shard->chunks.size());
         for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
             ChunkVersion* version = map.view(*shard->head, chunk);
-            if (version == nullptr || version->table != nullptr) continue;
-            batch.push_back(version);
-            if (batch.size() == tables_per_batch) PF_CO_TRY(co_await load_batch(batch));
+            if (version != nullptr) tables.push_back(version);
         }
+    }
+    const auto address = [](const ChunkVersion* version) { return version->stored.address; };
+    std::ranges::sort(tables, {}, address);
+    // Heads of several shards may see the same one.
+    const auto twice = std::ranges::unique(tables);
+    tables.erase(twice.begin(), twice.end());
+    std::vector<ChunkVersion*> batch;
+    for (ChunkVersion* version : tables) {
+        batch.push_back(version);
+        if (batch.size() == tables_per_batch) PF_CO_TRY(co_await load_batch(batch));
     }
     co_return co_await load_batch(batch);
 }

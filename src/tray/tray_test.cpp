@@ -404,6 +404,24 @@ TEST_F(TrayTest, MountsWhereMemoryIsShort) {
     rig->settle();
 }
 
+// What the chain vouches for is applied while the end is still to be found.
+TEST(Mount, ReadsTheLogOnce) {
+    TrayRig rig({.disk_bytes = uint64_t{64} << 20, .log_bytes = uint64_t{16} << 20});
+    ASSERT_TRUE(rig.format());
+    ASSERT_TRUE(rig.mount());
+    ASSERT_TRUE(rig.create_shard(1, 512));
+    constexpr uint32_t writes = 1900;  // a log block each
+    for (uint32_t i = 0; i < writes; ++i) ASSERT_TRUE(rig.write(1, 1, i % 512, 1, 1000 + i));
+    const uint64_t used = rig.tray().usage().log_used_bytes;
+    ASSERT_GE(used, writes * uint64_t{block_bytes});
+    rig.settle();
+    rig.crash(false);
+    const uint64_t before = rig.disk().counters().read_bytes;
+    ASSERT_TRUE(rig.mount());
+    EXPECT_LT(rig.disk().counters().read_bytes - before, 3 * used / 2);
+    EXPECT_EQ(rig.read(1, 1, (writes - 1) % 512, 1), std::vector<uint32_t>{999 + writes});
+}
+
 // Found by a review: the mount's second way through the log took any block that decoded, so one
 // read that went astray put other records in the place of acked ones, for good.
 TEST(Mount, AReadThatGoesAstrayCostsNoWrites) {
