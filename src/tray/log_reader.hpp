@@ -35,8 +35,9 @@ class LogReader {
         return {root.log_start - 1, root.log_previous, root.log_start - 1, {}};
     }
     // Follows the chain (T2) from `end` to the end of a stretch. What is confirmed now can be
-    // applied at once: whatever follows, it belongs to the chain. False: the chain ends here;
-    // finish() tells why. corrupt: the log is newer than the root (T9).
+    // applied at once: it belongs to the chain, unless a later call refuses the whole log. False:
+    // the chain ends here; finish() comes next and tells why. corrupt: the log is newer than the
+    // root (T9).
     [[nodiscard]] runtime::Task<Result<bool>> follow(Root root, End& end);
     // Looks behind the end of the chain, and around blocks that are known to be missing from it.
     [[nodiscard]] runtime::Task<Result<End>> finish(Root root, End end);
@@ -48,7 +49,7 @@ class LogReader {
     // it is the device that is broken.
     [[nodiscard]] runtime::Task<Result<Bytes>> read(uint64_t sequence);
 
-    // A block of the chain that find_end() followed. corrupt: twice something else was read.
+    // A block of the chain that was followed. corrupt: twice something else was read.
     [[nodiscard]] runtime::Task<Result<LogBlock>> read_chained(Root root, uint64_t sequence);
 
     // Waits for what is in flight.

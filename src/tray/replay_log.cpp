@@ -22,8 +22,11 @@ Task<Status> Replay::replay_log() {
 Task<Status> Replay::replay_blocks(LogReader& reader) {
     LogReader::End end = LogReader::begin(engine_.root_);
     uint64_t next = engine_.root_.log_start;
-    for (bool more = true; more;) {
-        PF_CO_TRY_ASSIGN(more, co_await reader.follow(engine_.root_, end));
+    while (true) {
+        PF_CO_TRY_ASSIGN(const bool more, co_await reader.follow(engine_.root_, end));
+        // Nothing is read between the end and the look behind it: what could not be read there
+        // might be readable then, and pass for a torn tail (T7).
+        if (!more) break;
         for (; next <= end.confirmed; ++next)
             PF_CO_TRY(co_await read_and_apply(reader, next, true));
     }

@@ -188,23 +188,25 @@ Task<Status> Replay::load_batch(std::vector<ChunkVersion*>& tables) {
 // In the order of their addresses: a checkpoint writes its tables one behind the other.
 Task<Status> Replay::load_head_tables() {
     Map& map = engine_.map_;
-    std::vector<ChunkVersion*> tables;
+    constexpr uint32_t chunks_per_turn = 4096;  // other trays serve meanwhile
+    std::vector<std::pair<Address, ChunkVersion*>> tables;
+    uint32_t looked_at = 0;
     for (const auto& [id, shard] : map.shards()) {
         if (shard->head == nullptr) continue;
         const size_t chunks = std::max<size_t>((shard->state.blocks - 1) / blocks_per_chunk + 1,
                                                shard->chunks.size());
         for (uint32_t chunk = 0; chunk < chunks; ++chunk) {
+            if (++looked_at % chunks_per_turn == 0) co_await runtime::yield();
             ChunkVersion* version = map.view(*shard->head, chunk);
-            if (version != nullptr) tables.push_back(version);
+            if (version != nullptr) tables.emplace_back(version->stored.address, version);
         }
     }
-    const auto address = [](const ChunkVersion* version) { return version->stored.address; };
-    std::ranges::sort(tables, {}, address);
+    std::ranges::sort(tables);
     // Heads of several shards may see the same one.
     const auto twice = std::ranges::unique(tables);
     tables.erase(twice.begin(), twice.end());
     std::vector<ChunkVersion*> batch;
-    for (ChunkVersion* version : tables) {
+    for (const auto& [address, version] : tables) {
         batch.push_back(version);
         if (batch.size() == tables_per_batch) PF_CO_TRY(co_await load_batch(batch));
     }

@@ -110,6 +110,7 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
 
 // Power losses damage nothing, so whatever a mount has to mend was left so by the tray.
 std::string mended(const tray::Tray& tray) {
+    if (!tray.loss().empty()) return "the mount found a loss: " + tray.loss();
     if (tray.warnings().empty()) return {};
     return "the mount had to mend something: " + tray.warnings().front();
 }

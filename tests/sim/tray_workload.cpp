@@ -147,12 +147,11 @@ uint64_t Workload::begin(const ModelOperation& operation) {
     return next_operation_++;
 }
 
-void Workload::end(uint64_t id, bool applied) {
-    // What failed stays in flight: nobody knows whether the tray has it.
-    if (applied) {
-        model_.apply(model_.in_flight.at(id));
-        model_.in_flight.erase(id);
-    }
+void Workload::end(uint64_t id, const Status& done) {
+    // What was refused did not happen; what failed stays in flight: nobody knows whether the tray
+    // has it.
+    if (done) model_.apply(model_.in_flight.at(id));
+    if (done || done.error().code == Errc::no_space) model_.in_flight.erase(id);
     changed_.wake_all();
 }
 
@@ -175,6 +174,8 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
                                   operation.write_kind);
     if (!reserved) co_return std::unexpected<Error>(std::move(reserved).error());
     operation.request = name_request(session);
+    operation.position = {1, shard.next_sequence++};
+    const uint64_t id = begin(operation);  // before any wait: what excludes it has to see it
 
     std::vector<uint32_t> crcs(operation.count);
     auto buffer = co_await runtime::Reactor::current().buffers().allocate(size_t{operation.count} *
@@ -190,7 +191,6 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
     tray::WriteRequest request;
     request.shard = shard_id;
     request.snap_seq = operation.snap_seq;
-    operation.position = {1, shard.next_sequence++};
     request.position = operation.position;
     request.request = operation.request;
     request.kind = operation.write_kind;
@@ -200,7 +200,6 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
         request.data = {&data, 1};
         request.crcs = crcs;
     }
-    const uint64_t id = begin(operation);
     auto ticket = co_await tray_.write(request, *reserved);
     if (ticket) {
         model_.in_flight.at(id).durable = true;
@@ -208,10 +207,11 @@ Task<Status> Workload::write(ShardId shard_id, uint64_t session) {
             co_await runtime::sleep_for(rng_.below(40) * runtime::milliseconds);
         tray_.commit(*ticket);
     }
-    end(id, ticket.has_value());
+    Status done;
+    if (!ticket) done = std::unexpected<Error>(std::move(ticket).error());
+    end(id, done);
     answered(operation.request);
-    if (!ticket) co_return std::unexpected<Error>(std::move(ticket).error());
-    co_return Status{};
+    co_return done;
 }
 
 }  // namespace pf::test

@@ -76,7 +76,7 @@ class Workload {
     [[nodiscard]] bool generation_change_in_flight(tray::ShardId shard) const;
     [[nodiscard]] bool any_in_flight(tray::ShardId shard) const;
     uint64_t begin(const ModelOperation& operation);
-    void end(uint64_t id, bool applied);
+    void end(uint64_t id, const Status& done);
     [[nodiscard]] uint64_t session_of(uint32_t worker) const;
     [[nodiscard]] tray::RequestName name_request(uint64_t session);
     void answered(const tray::RequestName& name);

@@ -62,12 +62,16 @@ Task<Status> Workload::read(ShardId shard_id) {
     const bool deleted = shard_deleted || saw(ModelOperation::Kind::delete_generation) ||
                          !model_.shards.at(shard_id).generations.contains(reader->snap_seq);
     if (!done) {
-        if (deleted && done.error().code == Errc::not_found) done = Status{};
+        const Errc code = done.error().code;
+        if ((deleted && code == Errc::not_found) || (shard_deleted && code == Errc::out_of_range))
+            done = Status{};
         if (options_.lying_disk && !done && done.error().code == Errc::corrupt) done = Status{};
-    } else if (!shard_deleted) {
+    } else {
         for (uint32_t i = 0; i < count && done; ++i) {
             const MutableBytes bytes = data.bytes().subspan(size_t{i} * block_bytes, block_bytes);
-            if (may_read(*reader, block + i, crc32c(bytes))) continue;
+            const uint32_t crc = crc32c(bytes);
+            if (may_read(*reader, block + i, crc)) continue;
+            if (shard_deleted && crc == crc32c_of_zero_block()) continue;
             done = fail(Errc::internal,
                         fmt::format("shard {} generation {} block {}: a read saw other contents",
                                     shard_id, reader->snap_seq, block + i));
@@ -87,7 +91,7 @@ Task<Status> Workload::void_request(ShardId shard_id, uint64_t session) {
     operation.request = name_request(session);
     const uint64_t id = begin(operation);
     Status done = co_await tray_.void_request(shard_id, operation.request);
-    end(id, done.has_value());
+    end(id, done);
     answered(operation.request);
     co_return done;
 }
@@ -133,7 +137,7 @@ Task<Status> Workload::create_generation(ShardId shard_id) {
     const uint64_t id = begin(operation);
     Status done = co_await tray_.create_generation({shard_id, operation.snap_seq},
                                                    {shard_id, operation.parent}, true);
-    end(id, done.has_value());
+    end(id, done);
     head_change_.erase(shard_id);
     changed_.wake_all();
     co_return done;
@@ -154,7 +158,7 @@ Task<Status> Workload::delete_generation(ShardId shard_id) {
     operation.snap_seq = candidates[rng_.below(candidates.size())];
     const uint64_t id = begin(operation);
     Status done = co_await tray_.delete_generation({shard_id, operation.snap_seq});
-    end(id, done.has_value());
+    end(id, done);
     co_return done;
 }
 
@@ -190,8 +194,7 @@ Task<Status> Workload::make_shard(ShardId shard_id) {
     operation.count = options_.shard_blocks;
     const uint64_t id = begin(operation);
     Status done = co_await tray_.create_shard(state);
-    end(id, done.has_value());
-    if (!done && done.error().code == Errc::no_space) model_.in_flight.erase(id);
+    end(id, done);
     if (done) done = co_await open_sessions(shard_id);
     head_change_.erase(shard_id);
     changed_.wake_all();
@@ -200,7 +203,7 @@ Task<Status> Workload::make_shard(ShardId shard_id) {
     co_return done;
 }
 
-// Its name is free at once; its blocks are collected in the background.
+// Its blocks are collected in the background, and its name is free when they are.
 Task<Status> Workload::delete_shard(ShardId shard_id) {
     if (head_change_.contains(shard_id) || generation_change_in_flight(shard_id))
         co_return Status{};
@@ -213,7 +216,7 @@ Task<Status> Workload::delete_shard(ShardId shard_id) {
         operation.shard = shard_id;
         const uint64_t id = begin(operation);
         done = co_await tray_.delete_shard(shard_id);
-        end(id, done.has_value());
+        end(id, done);
     }
     head_change_.erase(shard_id);
     changed_.wake_all();
