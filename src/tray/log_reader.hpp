@@ -1,6 +1,6 @@
 // Reads the log and tells where it ends: used by the mount and by pfinspect.
 //
-// Who reads on in order gets the next stretch while it works on this one, and keeps the one before.
+// Who reads on in order keeps the stretch before and gets the next one while it works on this one.
 // So a read may be in flight between two calls: stop() before the reader goes.
 #pragma once
 
