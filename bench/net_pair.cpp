@@ -44,7 +44,8 @@ class FileHandler : public net::Handler {
             const uint32_t count = wire::blocks_touched(command.offset, command.length);
             reply.data = co_await pool.allocate(command.length);
             Buffer crcs;
-            if (count > net::Incoming::inline_crcs) crcs = co_await pool.allocate(4 * count);
+            if (count > net::Incoming::inline_crcs)
+                crcs = co_await pool.allocate(size_t{4} * count);
             const auto read = co_await disk_->read(command.offset, reply.data.bytes());
             check(read, "read");
             reply.data_length = command.length;
@@ -100,9 +101,8 @@ Task<void> use_all(Address address, const Options& options, pair::Histogram& lat
     auto connecting = net::ClientChannel::connect(address, channel_options);
     auto channel = co_await connecting;
     if (!channel) check(std::unexpected<Error>(channel.error()), "connect");
-    std::vector<std::unique_ptr<User>> users;
-    for (uint32_t i = 0; i < options.depth; ++i)
-        users.push_back(std::make_unique<User>(options, **channel));
+    std::vector<std::unique_ptr<User>> users(options.depth);
+    for (auto& user : users) user = std::make_unique<User>(options, **channel);
     Reactor& reactor = Reactor::current();
     const Nanos end = reactor.now() + static_cast<Nanos>(options.seconds * 1e9);
     WaitGroup running;

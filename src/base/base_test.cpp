@@ -52,7 +52,7 @@ TEST(Size, RefusesTheRest) {
 }
 
 TEST(Size, ExactFiguresDoNotContradictThemselves) {
-    const uint64_t least = 388 * block_bytes;
+    const uint64_t least = uint64_t{388} * block_bytes;
     EXPECT_EQ(format_size(least), format_size(least - block_bytes));  // why there are two
     EXPECT_EQ(format_exact_size(least), "1552 KiB");
     EXPECT_EQ(format_exact_size(least - block_bytes), "1548 KiB");

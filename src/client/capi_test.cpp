@@ -124,8 +124,8 @@ TEST_F(CApi, RunsOnAThreadOfItsOwn) {
     }
     waiting.wait();
     EXPECT_EQ(waiting.worst, 0);
-    std::vector<iovec> vectors;
-    for (size_t i = 0; i < 16; ++i) vectors.push_back({back.data() + i * 512, 512});
+    std::vector<iovec> vectors(16);
+    for (size_t i = 0; i < 16; ++i) vectors[i] = {back.data() + i * 512, 512};
     ++waiting.left;
     EXPECT_EQ(pfbd_readv(volume, vectors.data(), 16, 0, &Waiting::done, &waiting), 0);
     vectors.clear();

@@ -63,9 +63,7 @@ class FakeStore : public net::Handler {
             co_await runtime::sleep_for(runtime::milliseconds);
         net::Reply reply;
         Errc status = Errc::ok;
-        if (is_write && lose_before > 0 && --lose_before == 0) {
-            channel.disconnect();
-        }
+        if (is_write && is_last(lose_before)) channel.disconnect();
         if (command.epoch != tray.epoch) {
             status = Errc::stale_epoch;
         } else {
@@ -91,9 +89,16 @@ class FakeStore : public net::Handler {
                     break;
             }
         }
-        if (is_write && lose_after > 0 && --lose_after == 0) channel.disconnect();
+        if (is_write && is_last(lose_after)) channel.disconnect();
         reply.completion.status = static_cast<uint16_t>(status);
         channel.reply(command, std::move(reply));
+    }
+
+    // Counts one down; true at the one that was waited for.
+    static bool is_last(uint32_t& left) {
+        if (left == 0) return false;
+        --left;
+        return left == 0;
     }
 
     Errc read(const wire::Command& command, net::Reply& reply) {
@@ -103,7 +108,7 @@ class FakeStore : public net::Handler {
         runtime::BufferPool& pool = runtime::Reactor::current().buffers();
         reply.data = pool.try_allocate(command.length);
         runtime::Buffer memory;
-        if (count > net::Incoming::inline_crcs) memory = pool.try_allocate(count * 4);
+        if (count > net::Incoming::inline_crcs) memory = pool.try_allocate(size_t{count} * 4);
         const Bytes from = Bytes(tray.bytes).subspan(at(command), command.length);
         std::memcpy(reply.data.data(), from.data(), from.size());
         reply.data_length = command.length;

@@ -131,8 +131,7 @@ Task<void> ConductorLink::keep_connected() {
         }
         failures = 0;
         co_await announce_all();
-        ChannelPtr watched = *channel;
-        co_await watched->wait_disconnected();
+        co_await (*channel)->wait_disconnected();
     }
     keeping_ = false;
     kept_.set();

@@ -81,7 +81,7 @@ bool VolumeCore::prepare_read(Piece& piece, const Io& io, IovCursor& cursor) {
         return true;
     }
     if (lead != 0 || tail != 0) {
-        piece.memory = reactor_.buffers().try_allocate(2 * block_bytes);
+        piece.memory = reactor_.buffers().try_allocate(size_t{2} * block_bytes);
         if (!piece.memory) return false;
     }
     iovec* slices = take_slices(piece, slices_needed(io.data, cursor, piece.length) + 2);

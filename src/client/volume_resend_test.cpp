@@ -7,17 +7,22 @@ namespace {
 
 using runtime::Task;
 
+Task<void> until_zero(const uint32_t& left) {
+    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+}
+
 // R8: a write whose answer was lost is resent under its name and answered, not run again.
 Task<void> resends(ClientTest& test, bool before) {
     Opened opened = co_await open_volume();
     Volume& volume = *opened.volume;
-    for (uint32_t round = 0; round < 20; ++round) {
-        (before ? test.store.lose_before : test.store.lose_after) = 1 + round % 4;
+    for (uint64_t round = 0; round < 20; ++round) {
+        (before ? test.store.lose_before : test.store.lose_after) =
+            static_cast<uint32_t>(1 + round % 4);
         std::vector<std::unique_ptr<TestIo>> ios;
         uint32_t left = 8;
         for (uint64_t i = 0; i < 8; ++i) {
-            auto& io = ios.emplace_back(std::make_unique<TestIo>(IoKind::write, i * (1u << 20),
-                                                                 pattern(4096, round * 8 + i)));
+            auto& io = ios.emplace_back(
+                std::make_unique<TestIo>(IoKind::write, i << 20, pattern(4096, round * 8 + i)));
             io->user = &left;
             io->complete = [](Io& done) {
                 EXPECT_EQ(done.result, Errc::ok);
@@ -26,7 +31,7 @@ Task<void> resends(ClientTest& test, bool before) {
             const Status submitted = volume.submit(*io);
             EXPECT_TRUE(submitted.has_value());
         }
-        while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+        co_await until_zero(left);
         for (const auto& io : ios)
             EXPECT_EQ(std::memcmp(test.tray.bytes.data() + io->offset, io->bytes.data(), 4096), 0);
     }
@@ -119,12 +124,12 @@ Task<void> calls_share_an_attempt(ClientTest& test) {
     runtime::Nanos began = reactor.now();
     uint32_t left = 10;
     for (uint32_t i = 0; i < 10; ++i) reactor.spawn(one_refresh(*opened.volume, left));
-    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    co_await until_zero(left);
     EXPECT_LT(reactor.now() - began, 9 * runtime::seconds);
     began = reactor.now();
     left = 10;
     for (uint32_t i = 0; i < 10; ++i) reactor.spawn(one_call(*opened.cluster, left));
-    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    co_await until_zero(left);
     EXPECT_LT(reactor.now() - began, 20 * runtime::seconds);
     co_await opened.close();
 }
@@ -140,7 +145,7 @@ Task<void> calls_unanswered(ClientTest& test) {
     uint32_t left = 20;
     for (uint32_t i = left; i > 0; --i)
         runtime::Reactor::current().spawn(one_call(*opened.cluster, left));
-    while (left > 0) co_await runtime::sleep_for(runtime::milliseconds);
+    co_await until_zero(left);
     const Status refreshed = co_await opened.volume->refresh();
     EXPECT_TRUE(refreshed.has_value());
     test.conductor.release_calls = true;

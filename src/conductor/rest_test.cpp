@@ -4,6 +4,7 @@
 #include "conductor/rest.hpp"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/time.h>
@@ -56,10 +57,10 @@ std::set<std::string> operations_of_the_file() {
         if (line.starts_with("  /")) path = line.substr(2, line.size() - 3);
         if (line.starts_with("components:")) break;
         for (const auto* method : {"get", "post", "put", "patch", "delete"}) {
-            if (line != "    " + std::string(method) + ":") continue;
+            if (line != fmt::format("    {}:", method)) continue;
             std::string upper = method;
             for (char& c : upper) c = static_cast<char>(c - 'a' + 'A');
-            out.insert(upper + " " + path);
+            out.insert(fmt::format("{} {}", upper, path));
         }
     }
     return out;
@@ -158,11 +159,9 @@ TEST(Rest, regression_half_requests_do_not_stop_health_checks) {
         return net::HttpResponse{200, "text/plain", "fine"};
     });
     (*server)->start();
-    std::vector<int> halves;
-    for (int i = 0; i < 64; ++i) {
-        halves.push_back(
-            connect_and_send((*server)->local(), "GET /healthz HTTP/1.1\r\nHost: a\r\n"));
-    }
+    std::vector<int> halves(64);
+    for (int& half : halves)
+        half = connect_and_send((*server)->local(), "GET /healthz HTTP/1.1\r\nHost: a\r\n");
     const std::string answer = answer_to(
         (*server)->local(), "GET /healthz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     EXPECT_TRUE(answer.starts_with("HTTP/1.1 200")) << answer;

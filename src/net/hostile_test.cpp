@@ -312,8 +312,8 @@ TEST_F(Hostile, HangingUpIsNoError) {
 }
 
 Task<void> crowd(Server*& server) {
-    std::vector<std::unique_ptr<Connection>> all;
-    for (uint32_t i = 0; i < max_connections; ++i) all.push_back(co_await dial());
+    std::vector<std::unique_ptr<Connection>> all(max_connections);
+    for (auto& connection : all) connection = co_await dial();
     co_await runtime::sleep_for(10 * runtime::milliseconds);
     EXPECT_EQ(server->connections(), max_connections);
     auto one_more = co_await dial();

@@ -28,10 +28,10 @@ class Echo : public Handler {
             runtime::Buffer memory;
             const uint32_t count = wire::blocks_touched(incoming.command.offset, length);
             if (count > Incoming::inline_crcs)
-                memory = co_await runtime::Reactor::current().buffers().allocate(4 * count);
+                memory = co_await runtime::Reactor::current().buffers().allocate(size_t{4} * count);
             const auto crcs = reply.make_crcs(std::move(memory), count);
             for (uint32_t i = 0; i < count; ++i)
-                crcs[i] = crc32c({reply.data.data() + i * 4096, 4096});
+                crcs[i] = crc32c({reply.data.data() + size_t{i} * 4096, 4096});
         }
         reply.completion.status =
             static_cast<uint16_t>(incoming.payload_ok ? Errc::ok : Errc::bad_payload);
@@ -85,8 +85,8 @@ Task<void> measure(runtime::UringReactor& reactor, uint32_t bytes, size_t depth)
     auto connecting = ClientChannel::connect((*server)->local(), options);
     auto channel = co_await connecting;
     PF_ASSERT(channel.has_value());
-    std::vector<std::unique_ptr<Io>> ios;
-    for (size_t i = 0; i < depth; ++i) ios.push_back(std::make_unique<Io>(bytes));
+    std::vector<std::unique_ptr<Io>> ios(depth);
+    for (auto& io : ios) io = std::make_unique<Io>(bytes);
     co_await all(**channel, ios, 20);
     const uint64_t before = allocations;
     const uint64_t frames_before = runtime::frames_allocated();

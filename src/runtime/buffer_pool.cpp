@@ -16,14 +16,15 @@ Buffer::~Buffer() {
 
 BufferPool::BufferPool(size_t arena_bytes) : arena_bytes_(round_up(arena_bytes, max_buffer_bytes)) {
     // Over-mapped by one piece so that every 2 MiB piece is aligned to its size (buddies need it).
-    void* mapped = ::mmap(nullptr, arena_bytes_ + max_buffer_bytes, PROT_READ | PROT_WRITE,
-                          MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    auto* mapped = static_cast<std::byte*>(
+        ::mmap(nullptr, arena_bytes_ + max_buffer_bytes, PROT_READ | PROT_WRITE,
+               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     PF_ASSERT(mapped != MAP_FAILED);
     const auto base = reinterpret_cast<uintptr_t>(mapped);
-    const uintptr_t aligned = round_up(base, max_buffer_bytes);
-    if (aligned != base) ::munmap(mapped, aligned - base);
-    const size_t tail = base + max_buffer_bytes - aligned;
-    arena_ = reinterpret_cast<std::byte*>(aligned);
+    const size_t head = round_up(base, max_buffer_bytes) - base;
+    const size_t tail = max_buffer_bytes - head;
+    arena_ = mapped + head;
+    if (head != 0) ::munmap(mapped, head);
     if (tail != 0) ::munmap(arena_ + arena_bytes_, tail);
     free_order_.resize(arena_bytes_ / min_buffer_bytes);
     for (size_t at = arena_bytes_; at > 0; at -= max_buffer_bytes) {

@@ -248,6 +248,7 @@ Status Store::save_trays() {
     if (link_) link_->report_soon();
     if (!options_.save_trays) return {};
     std::vector<TrayPlace> places;
+    places.reserve(trays_.size());
     for (const Assignment& at : trays_) places.push_back(at.place);
     return options_.save_trays(places);
 }

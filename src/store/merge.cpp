@@ -16,10 +16,11 @@ namespace {
 
 // The parts of an edge scratch (Scratch::edge_bytes).
 constexpr size_t last_block_at = block_bytes;
-constexpr size_t crcs_at = 2 * block_bytes;
-constexpr size_t vectors_at = 3 * block_bytes;
+constexpr size_t crcs_at = size_t{2} * block_bytes;
+constexpr size_t vectors_at = size_t{3} * block_bytes;
 static_assert(crcs_at + tray::max_write_blocks * sizeof(uint32_t) <= vectors_at);
-constexpr size_t max_vectors = tray::max_write_blocks * block_bytes / Scratch::zeros_bytes + 4;
+constexpr size_t max_vectors =
+    size_t{tray::max_write_blocks} * block_bytes / Scratch::zeros_bytes + 4;
 static_assert(vectors_at + max_vectors * sizeof(iovec) <= Scratch::edge_bytes);
 
 uint32_t block_crc(const std::byte* block) {

@@ -14,13 +14,13 @@ TEST(StoreRules, rule_t13_bytes_that_changed_on_the_way_are_refused_and_resent) 
     Call write;
     write.length = 2 * block_bytes;
     write.request = 1;
-    write.data = filled(2 * block_bytes, 0x33);
+    write.data = filled(size_t{2} * block_bytes, 0x33);
     write.damaged = true;
     EXPECT_EQ(rig.call(*peer, write), Errc::bad_payload);
-    EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(2 * block_bytes, 0));
+    EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(size_t{2} * block_bytes, 0));
     write.damaged = false;
     EXPECT_EQ(rig.call(*peer, write), Errc::ok);
-    EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(2 * block_bytes, 0x33));
+    EXPECT_EQ(rig.bytes(*peer, 0, 2 * block_bytes), filled(size_t{2} * block_bytes, 0x33));
 }
 
 // A control call that was damaged on its way must not delete another shard than was meant.
@@ -47,7 +47,7 @@ TEST(StoreRules, rule_t14_unaligned_writes_and_zeroes_match_a_model) {
         rig.create();
         auto peer = rig.connect();
         Rng rng(seed);
-        constexpr uint64_t span = 24 * block_bytes;
+        constexpr uint64_t span = uint64_t{24} * block_bytes;
         const uint64_t base = chunk_bytes - span / 2;  // across a chunk border
         Data model(span, std::byte{0});
         for (int i = 0; i < 120; ++i) {
@@ -101,9 +101,9 @@ TEST(StoreRules, rule_t14_writers_of_one_block_do_not_lose_each_others_sectors) 
     for (uint64_t seed = 1; seed <= 10; ++seed) {
         Rig rig(seed);
         rig.create();
-        std::vector<std::unique_ptr<Peer>> peers;
+        std::vector<std::unique_ptr<Peer>> peers(8);
         std::vector<Errc> status(8, Errc::timed_out);
-        for (uint64_t i = 0; i < 8; ++i) peers.push_back(rig.connect(100 + i));
+        for (uint64_t i = 0; i < 8; ++i) peers[i] = rig.connect(100 + i);
         for (size_t i = 0; i < 8; ++i) {
             Call call;
             call.offset = i * sector_bytes;
@@ -127,7 +127,7 @@ Task<void> count_up(Peer& peer, int times, int& done) {
         Call swap;
         swap.opcode = Opcode::compare_and_write;
         swap.length = sector_bytes;
-        swap.data = filled(2 * sector_bytes, 0);
+        swap.data = filled(size_t{2} * sector_bytes, 0);
         std::memcpy(swap.data.data(), &seen, sizeof(seen));
         const uint64_t next = seen + 1;
         std::memcpy(swap.data.data() + sector_bytes, &next, sizeof(next));
@@ -155,8 +155,8 @@ Task<void> count_up(Peer& peer, int times, int& done) {
 TEST(StoreRules, rule_t14_compare_and_write_counts_exactly) {
     Rig rig;
     rig.create();
-    std::vector<std::unique_ptr<Peer>> peers;
-    for (uint64_t i = 0; i < 6; ++i) peers.push_back(rig.connect(100 + i));
+    std::vector<std::unique_ptr<Peer>> peers(6);
+    for (uint64_t i = 0; i < 6; ++i) peers[i] = rig.connect(100 + i);
     int done = 0;
     for (auto& peer : peers) rig.client.reactor().spawn(count_up(*peer, 20, done));
     rig.simulation.run_for(60 * runtime::seconds);

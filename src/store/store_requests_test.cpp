@@ -106,7 +106,7 @@ TEST(StoreRules, rule_r8_dead_sessions_make_room_and_live_ones_stay) {
     rig.create();
     auto live = rig.connect(1000);
     ASSERT_EQ(rig.write(*live, 0, filled(block_bytes, 1), 1), Errc::ok);
-    for (uint64_t i = 1; i <= 2 * tray::Tray::max_sessions_per_shard; ++i) {
+    for (uint64_t i = 1; i <= uint64_t{2} * tray::Tray::max_sessions_per_shard; ++i) {
         auto dead = rig.connect(i);
         ASSERT_EQ(rig.write(*dead, block_bytes, filled(block_bytes, 2), 1), Errc::ok) << i;
         rig.disconnect(*dead);
@@ -220,10 +220,10 @@ TEST(StoreRules, rule_r8_two_that_open_at_once_do_not_fight_for_one_place) {
     Rig rig;
     rig.create();
     const auto live = fill_session_table(rig);
-    std::vector<std::unique_ptr<Peer>> peers;
+    std::vector<std::unique_ptr<Peer>> peers(4);
     std::vector<Errc> status(4, Errc::timed_out);
     std::vector<Data> answers(4);
-    for (uint64_t i = 0; i < 4; ++i) peers.push_back(rig.connect(2000 + i, false));
+    for (uint64_t i = 0; i < 4; ++i) peers[i] = rig.connect(2000 + i, false);
     for (size_t i = 0; i < 4; ++i) {
         Call open;
         open.opcode = Opcode::open_session;

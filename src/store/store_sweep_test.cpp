@@ -37,8 +37,9 @@ std::vector<Step> script() {
     swap.insert(swap.end(), fresh.begin(), fresh.end());
     add(Opcode::compare_and_write, 2 * block_bytes + 1024, 512, swap, fresh);
     add(Opcode::write_zeroes, block_bytes, block_bytes, {}, filled(block_bytes, 0));
-    write(5 * block_bytes, 8 * block_bytes, 4);
-    add(Opcode::discard, 6 * block_bytes, 2 * block_bytes, {}, filled(2 * block_bytes, 0));
+    write(uint64_t{5} * block_bytes, 8 * block_bytes, 4);
+    add(Opcode::discard, uint64_t{6} * block_bytes, 2 * block_bytes, {},
+        filled(size_t{2} * block_bytes, 0));
     add(Opcode::write_zeroes, 9 * block_bytes + 512, 5 * 512, {}, filled(5 * 512, 0));
     write(0, block_bytes, 5);
     return steps;

@@ -35,7 +35,7 @@ Result<runtime::Address> where_to_listen(const NbdArguments& arguments) {
     if (arguments.socket.empty() == arguments.listen.empty())
         return fail(Errc::invalid_argument, "give either --socket PATH or --listen HOST:PORT");
     if (!arguments.listen.empty()) {
-        PF_TRY_ASSIGN(const runtime::Address address, runtime::Address::parse(arguments.listen));
+        PF_TRY_ASSIGN(runtime::Address address, runtime::Address::parse(arguments.listen));
         PF_TRY(check_listen(address.host, arguments.insecure_listen));
         return address;
     }

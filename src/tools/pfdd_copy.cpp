@@ -165,8 +165,11 @@ bool Copy::start_read(Block& block) {
     if (options_.sparse) {
         const uint64_t before = planned_;
         Result<bool> planned = plan_hole(block);
-        if (!planned) fail_with(std::move(planned).error());
-        if (!result_ || planned_ != before) return planned.value_or(false);
+        if (!planned) {
+            fail_with(std::move(planned).error());
+            return false;
+        }
+        if (!result_ || planned_ != before) return *planned;
     }
     uint64_t wanted = options_.block_bytes;
     if (expected_) wanted = std::min(wanted, *expected_ - std::min(*expected_, planned_));

@@ -39,7 +39,7 @@ class Pfdd : public ::testing::Test {
         test->conductor_server.reset();
         co_return true;
     }
-    Status copy(std::vector<std::string> operands) {
+    Status copy(const std::vector<std::string>& operands) {
         std::vector<const char*> argv{"pfdd"};
         for (const std::string& operand : operands) argv.push_back(operand.c_str());
         PF_TRY_ASSIGN(const DdOptions options,

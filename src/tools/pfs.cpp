@@ -77,7 +77,7 @@ Status run(const Config& config) {
     options.discard = config.boolean("store.discard");
     PF_TRY(tools::check_data_address(options));
 
-    const std::string folder = config.text("store.data");
+    const std::string& folder = config.text("store.data");
     tools::NewFolder fresh(folder);
     PF_TRY_ASSIGN(const tools::DataDir dir, tools::DataDir::open(folder));
     fresh.locked();

@@ -12,7 +12,6 @@
 namespace pf::tray {
 namespace {
 
-using runtime::Task;
 using runtime::sim::Medium;
 
 constexpr uint32_t deleted_flag = 1;

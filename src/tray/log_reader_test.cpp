@@ -124,7 +124,7 @@ TEST_F(LogReaderTest, AnyReadMayFailOnce) {
 TEST_F(LogReaderTest, AnUnreadableBlockIsZeros) {
     DiskFault fault;
     fault.operations = DiskFault::on_read;
-    fault.offset = (log_start_address + 37) * block_bytes;
+    fault.offset = uint64_t{log_start_address + 37} * block_bytes;
     fault.length = block_bytes;
     fault.count = DiskFault::forever;
     disk_.inject(fault);

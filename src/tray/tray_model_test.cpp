@@ -182,7 +182,9 @@ class Scenario {
         GenerationId parent{shard, model_.heads[shard]};
         if (b % 4 == 0) {  // roll back to any generation of the shard
             for (const GenerationId id : model_.alive()) {
-                if (id.shard == shard && (b >>= 1) % 2 == 0) parent = id;
+                if (id.shard != shard) continue;
+                b /= 2;
+                if (b % 2 == 0) parent = id;
             }
         }
         const GenerationId made{shard, model_.next_seq[shard]++};

@@ -96,7 +96,8 @@ WorkloadOptions workload_options(uint64_t seed, Tag first_tag) {
     options.workers = static_cast<uint32_t>(rng.between(1, crowd == 0 ? 16 : 4));
     options.shards = static_cast<uint32_t>(rng.between(1, 2));
     options.shard_blocks = static_cast<uint32_t>(rng.between(64, 700));
-    options.operations = static_cast<uint32_t>(rng.between(20, 120) + 8 * options.workers);
+    options.operations =
+        static_cast<uint32_t>(rng.between(20, 120) + uint64_t{8} * options.workers);
     options.max_blocks = static_cast<uint32_t>(rng.between(1, 24));
     options.fill = rng.below(4) == 0;
     if (options.fill) {
@@ -334,7 +335,7 @@ int main(int argc, char** argv) {
         };
         if (auto v = value("--states=")) options.states = *v;
         if (auto v = value("--seed=")) options.seed = *v;
-        if (auto v = value("--only=")) options.only = *v;
+        if (auto v = value("--only=")) options.only = v;
     }
     return pf::test::Suite(options).run();
 }

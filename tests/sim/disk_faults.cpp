@@ -231,7 +231,7 @@ DiskFault make_fault(Lie lie, const MachineShape& shape, Rng& rng) {
         case Lie::lost_root:
             fault.kind = FaultKind::lost_write;
             fault.offset = block_bytes;
-            fault.length = 2 * block_bytes;
+            fault.length = uint64_t{2} * block_bytes;
             // From some point on all of them, so that the newest is among the lost.
             fault.skip = rng.below(3);
             fault.count = DiskFault::forever;

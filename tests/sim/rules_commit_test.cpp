@@ -16,7 +16,8 @@ constexpr Tag a = 1000, b = 20'000, c = 30'000;
 void begin_a_full_block(TrayRig& rig, uint32_t first_block) {
     constexpr uint32_t zeros = 51;  // of 64 bytes
     constexpr uint32_t data = 10;   // of 76: one extent and one CRC more
-    static_assert(zeros * sizeof(tray::WriteRecordFormat) + data * tray::write_record_bytes(1, 1) ==
+    static_assert(size_t{zeros} * sizeof(tray::WriteRecordFormat) +
+                      size_t{data} * tray::write_record_bytes(1, 1) ==
                   tray::log_payload_bytes);
     for (uint32_t i = 0; i < zeros + data; ++i) {
         const auto kind = i < zeros ? tray::WriteKind::zero : tray::WriteKind::data;
@@ -34,8 +35,8 @@ TEST(Rules, rule_t05_what_is_logged_again_stays_in_front_of_newer_writes) {
     ASSERT_TRUE(rig.create());
     ASSERT_TRUE(rig.run(rig.tray().checkpoint()));
     for (uint32_t i = 0; i < 4; ++i)
-        ASSERT_TRUE(
-            rig.write({.block = i * count, .count = count, .tag = a + i * count, .commit = false}));
+        ASSERT_TRUE(rig.write(
+            {.block = i * count, .count = count, .tag = a + Tag{i} * count, .commit = false}));
     static_assert(4 * tray::write_record_bytes(1, count) > tray::log_payload_bytes);
     rig.idle();
     rig.slow_data(1);
@@ -67,7 +68,7 @@ TEST(Rules, rule_t05_what_is_logged_again_stays_in_front_of_newer_writes) {
     ASSERT_TRUE(newer->acked() && checkpoint->acked());
     ASSERT_TRUE(rig.reboot());
     for (uint32_t i = 0; i < 4; ++i) {
-        const Tag old = a + i * count;
+        const Tag old = a + Tag{i} * count;
         const auto first = rig.read(i * count, {old, b});
         ASSERT_TRUE(first.has_value()) << first.error().text();
         EXPECT_EQ(*first, i == 3 ? b : old) << i;

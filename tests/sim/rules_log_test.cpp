@@ -205,9 +205,8 @@ TEST(Rules, regression_a_checkpoint_beside_a_failed_flush) {
     const auto checkpoint = rig.begin(rig.tray().checkpoint());
     rig.idle(5 * runtime::milliseconds);
     ASSERT_EQ(rig.disk.injected(FaultKind::slow), 1u);
-    std::vector<std::shared_ptr<Issued>> writes;
-    for (uint32_t i = 0; i < 4; ++i)
-        writes.push_back(rig.begin({.block = 20 + 2 * i, .tag = b + i}));
+    std::vector<std::shared_ptr<Issued>> writes(4);
+    for (uint32_t i = 0; i < 4; ++i) writes[i] = rig.begin({.block = 20 + 2 * i, .tag = b + i});
     rig.idle();
     ASSERT_EQ(rig.disk.injected(FaultKind::error), 1u);
     ASSERT_TRUE(checkpoint->status);
@@ -326,7 +325,7 @@ TEST(Rules, rule_t09_a_lost_root_is_reported) {
         lost.kind = FaultKind::lost_write;
         lost.operations = DiskFault::on_write;
         lost.offset = uint64_t{tray::first_root_address} * block_bytes;
-        lost.length = tray::root_slots * block_bytes;
+        lost.length = uint64_t{tray::root_slots} * block_bytes;
         lost.count = DiskFault::forever;
         rig.disk.inject(lost);
         ASSERT_TRUE(rig.write({.block = 10, .tag = b}));

@@ -46,7 +46,7 @@ uint64_t fill(TrayRig& rig) {
     return offset;
 }
 
-void rot(TrayRig& rig, std::vector<uint64_t> offsets) {
+void rot(TrayRig& rig, const std::vector<uint64_t>& offsets) {
     Medium medium = rig.disk.contents();
     for (const uint64_t offset : offsets) medium.flip_bit(offset + 100, 3);
     rig.crash_to(std::move(medium));
@@ -136,7 +136,7 @@ bool newest_root_is_doubly_owned(TrayRig& rig) {
     const auto superblock = tray::decode_superblock(bytes);
     tray::Root newest;
     for (uint32_t slot = 0; slot < tray::root_slots; ++slot) {
-        rig.disk.contents().read((tray::first_root_address + slot) * block_bytes, bytes);
+        rig.disk.contents().read(uint64_t{tray::first_root_address + slot} * block_bytes, bytes);
         const auto root = tray::decode_root(bytes, *superblock);
         if (root && root->number > newest.number) newest = *root;
     }
@@ -195,7 +195,7 @@ TEST(Rules, rule_t07_a_doubly_owned_block_is_never_freed) {
 std::vector<Medium> states_during(TrayRig& rig, const std::function<void()>& action) {
     std::vector<Medium> states;
     uint64_t last_hash = 0;
-    const auto add = [&](Medium medium) {
+    const auto add = [&](const Medium& medium) {
         if (std::exchange(last_hash, medium.hash()) != medium.hash()) states.push_back(medium);
     };
     rig.disk.on_change([&](runtime::sim::SimDisk&) {

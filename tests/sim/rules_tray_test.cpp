@@ -8,7 +8,6 @@ namespace {
 
 using runtime::sim::DiskFault;
 using runtime::sim::FaultKind;
-using tray::GenerationId;
 using tray::RequestState;
 using tray::SnapSeq;
 using tray::WriteKind;

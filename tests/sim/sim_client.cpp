@@ -59,7 +59,7 @@ Task<void> SimClient::live(std::shared_ptr<Process> process) {
         for (uint32_t v = 0; v < process->volumes.size(); ++v) {
             for (uint32_t i = 0; i < plan_.workers; ++i) {
                 const Target target{process->volumes[v].get(), v};
-                const uint64_t seed = (plan_.seed << 20) + (lives_ << 10) + v * 64 + i;
+                const uint64_t seed = (plan_.seed << 20) + (lives_ << 10) + uint64_t{v} * 64 + i;
                 runtime::Reactor::current().spawn(worker(*process, target, seed));
             }
         }
@@ -114,8 +114,8 @@ uint64_t SimClient::pick_range(Rng& rng, uint64_t& length) const {
     uint64_t first = 0;
     uint64_t range = shape.volume_bytes;
     if (rng.below(100) < 60) {
-        first = shape.shard_bytes - 24 * block_bytes;
-        range = 48 * block_bytes;
+        first = shape.shard_bytes - uint64_t{24} * block_bytes;
+        range = uint64_t{48} * block_bytes;
     }
     length = std::min(length, range);
     uint64_t offset = first + rng.below((range - length) / sector_bytes + 1) * sector_bytes;

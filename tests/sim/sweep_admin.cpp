@@ -106,7 +106,7 @@ class AdminAttempt {
             const std::string early = check_once();
             if (!early.empty()) return "it was told to be done, but: " + early;
         }
-        const std::string stuck = insist();
+        std::string stuck = insist();
         if (!stuck.empty()) return stuck;
         return check_twice(tally);
     }
@@ -248,7 +248,7 @@ class AdminAttempt {
         }
         return make("victim");
     }
-    Task<Errc> make(std::string name) {
+    Task<Errc> make(const std::string& name) {
         return with_client([name](client::Cluster& c) -> Task<Errc> {
             std::string copy = name;
             const auto made = co_await c.create_volume(std::move(copy), small_bytes, 1);

@@ -68,11 +68,11 @@ class HttpServerTest : public ::testing::Test {
 
 // More connections than threads send a byte now and then, half of them of a head, half of a body.
 TEST_F(HttpServerTest, regression_requests_byte_by_byte_do_not_stop_health_checks) {
-    std::vector<int> drips;
-    for (int i = 0; i < 64; ++i) {
-        drips.push_back(
+    std::vector<int> drips(64);
+    for (size_t i = 0; i < drips.size(); ++i) {
+        drips[i] =
             connect_and_send(i % 2 == 0 ? "GET /healthz HTTP/1.1\r\nX-Slow: "
-                                        : "POST /echo HTTP/1.1\r\nContent-Length: 100000\r\n\r\n"));
+                                        : "POST /echo HTTP/1.1\r\nContent-Length: 100000\r\n\r\n");
     }
     std::atomic<bool> over = false;
     std::thread dripping([&] {

@@ -34,6 +34,10 @@ bool same(Bytes a, Bytes b) {
     return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
 }
 
+Task<void> until(const int& done, int wanted) {
+    while (done < wanted) co_await sleep_for(milliseconds);
+}
+
 using DiskPointer = std::unique_ptr<Disk>;
 
 // Found by hand: a file behind a loop device with a mounted filesystem was formatted with --force.
@@ -97,10 +101,11 @@ TEST(UringDisk, VectorsAndDiscard) {
         for (size_t i = 0; i < 64; ++i) {
             EXPECT_EQ(0, std::memcmp(in.data() + i * 4096, out.data() + (63 - i) * 4096, 4096));
         }
-        std::vector<iovec> halves{{in.data() + 32 * 4096, 32 * 4096}, {in.data(), 32 * 4096}};
+        std::vector<iovec> halves{{in.data() + size_t{32} * 4096, 32 * 4096},
+                                  {in.data(), 32 * 4096}};
         auto read_halves = co_await disk.readv(0, halves.data(), 2);
         EXPECT_TRUE(read_halves);
-        EXPECT_EQ(0, std::memcmp(in.data(), out.data() + 31 * 4096, 4096));
+        EXPECT_EQ(0, std::memcmp(in.data(), out.data() + size_t{31} * 4096, 4096));
 
         auto discarded = co_await disk.discard(0, 8 * 4096);
         EXPECT_TRUE(discarded);
@@ -108,7 +113,8 @@ TEST(UringDisk, VectorsAndDiscard) {
         EXPECT_TRUE(read_again);
         EXPECT_EQ(in.data()[0], std::byte{0});
         EXPECT_EQ(in.data()[8 * 4096 - 1], std::byte{0});
-        EXPECT_EQ(0, std::memcmp(in.data() + 8 * 4096, out.data() + 55 * 4096, 4096));
+        EXPECT_EQ(0,
+                  std::memcmp(in.data() + size_t{8} * 4096, out.data() + size_t{55} * 4096, 4096));
     });
 }
 
@@ -132,12 +138,12 @@ TEST(UringDisk, MoreOperationsThanTheRingHoldsAllComplete) {
         for (int i = 0; i < writers; ++i) {
             reactor.spawn(writer(**opened, static_cast<uint64_t>(i) * 4096, done));
         }
-        while (done < writers) co_await sleep_for(milliseconds);
+        co_await until(done, writers);
         Buffer in = reactor.buffers().try_allocate(4096);
         Buffer expected = reactor.buffers().try_allocate(4096);
         for (unsigned i = 0; i < writers; ++i) {
             fill(expected.bytes(), i);
-            auto read = co_await (*opened)->read(i * 4096, in.bytes());
+            auto read = co_await (*opened)->read(uint64_t{i} * 4096, in.bytes());
             EXPECT_TRUE(read);
             EXPECT_TRUE(same(in.bytes(), expected.bytes()));
         }

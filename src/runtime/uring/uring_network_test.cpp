@@ -50,10 +50,10 @@ Task<Status> receive_all(Connection& connection, MutableBytes to) {
 }
 
 Task<void> send_vectors(Connection& connection, const std::vector<std::byte>& data, size_t pieces) {
-    std::vector<iovec> vectors;
+    std::vector<iovec> vectors(pieces);
     const size_t piece = data.size() / pieces;
     for (size_t i = 0; i < pieces; ++i) {
-        vectors.push_back({const_cast<std::byte*>(data.data()) + i * piece, piece});
+        vectors[i] = {const_cast<std::byte*>(data.data()) + i * piece, piece};
     }
     auto sent = co_await connection.send(vectors.data(), static_cast<uint32_t>(pieces));
     EXPECT_TRUE(sent);
