@@ -117,9 +117,11 @@ Task<void> Core::end_reopen_grace() {
 
 Status Core::check_not_open(const VolumeEntry& volume) const {
     if (volume.open_handles > 0) {
-        return fail(Errc::busy, fmt::format("volume '{}' is open by {} clients: close it there, or "
-                                            "delete it with --force",
-                                            volume.record.name(), volume.open_handles));
+        return fail(Errc::busy,
+                    fmt::format("volume '{}' is open by {} client{}: close it there, or "
+                                "delete it with --force",
+                                volume.record.name(), volume.open_handles,
+                                volume.open_handles == 1 ? "" : "s"));
     }
     const runtime::Nanos now = reactor_.now();
     if (!volume.was_open || now >= reopen_grace_end_) return {};

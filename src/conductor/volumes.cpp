@@ -167,7 +167,8 @@ Task<Result<v1::Volume>> Core::resize_volume(v1::ResizeVolumeRequest request) {
     if (request.size_bytes() == old_bytes) co_return cluster_->show(*volume);
     if (cluster_->tasks.contains(volume->record.id())) {
         co_return fail(Errc::busy, fmt::format("an earlier resize of volume '{}' is being undone: "
-                                               "try again when its store is back",
+                                               "try again in some seconds, or, if a store is "
+                                               "away, when it is back (pfcli store list)",
                                                request.name()));
     }
     const Status grown = co_await grow_volume(volume, request.size_bytes());

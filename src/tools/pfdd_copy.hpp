@@ -43,6 +43,8 @@ class Copy {
     static constexpr std::chrono::milliseconds default_stop_limit{10'000};
 
     [[nodiscard]] const CopyCounts& counts() const { return counts_; }
+    // I/O of a volume is under way.
+    [[nodiscard]] bool busy() const;
     // What is to be copied, if it is known.
     [[nodiscard]] std::optional<uint64_t> expected_bytes() const { return expected_; }
 
@@ -73,7 +75,6 @@ class Copy {
     [[nodiscard]] Status check_same() const;
     void fail_with(Error error);
     [[nodiscard]] Status finish_output();
-    [[nodiscard]] bool busy() const;
     [[nodiscard]] Error volume_error(const Endpoint& endpoint, const char* what, uint64_t offset,
                                      int status) const;
 

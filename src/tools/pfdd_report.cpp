@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <utility>
 
 #include "base/units.hpp"
 
@@ -34,11 +35,32 @@ double Report::seconds_so_far() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
 }
 
+bool StallWatch::notice(uint64_t bytes, bool busy, Time now) {
+    const bool moved = bytes != bytes_ || !busy || now - looked_ > std::chrono::seconds(1);
+    bytes_ = bytes;
+    looked_ = now;
+    if (moved) {
+        moved_ = now;
+        said_ = false;
+    }
+    return now - moved_ >= limit && !std::exchange(said_, true);
+}
+
+void Report::say_stalled() {
+    if (terminal_ && line_length_ > 0) fmt::print(stderr, "\n");
+    fmt::print(stderr,
+               "pfdd: nothing was read or written for {} s: waiting for the volume's store; see "
+               "'pfcli status'\n",
+               StallWatch::limit.count());
+}
+
 void Report::tick(const Copy& copy) {
+    const auto now = std::chrono::steady_clock::now();
+    if (stall_.notice(copy.counts().bytes, copy.busy(), now) && status_ != DdOptions::Status::none)
+        say_stalled();
     const bool wanted = status_ == DdOptions::Status::progress ||
                         (status_ == DdOptions::Status::automatic && terminal_);
     if (!wanted) return;
-    const auto now = std::chrono::steady_clock::now();
     if (now - printed_ < (terminal_ ? std::chrono::nanoseconds(bar_interval)
                                     : std::chrono::nanoseconds(line_interval)))
         return;

@@ -7,6 +7,26 @@
 
 namespace pf::tools {
 
+// Finds that a copy waits for a volume that does not answer, and says so once each time.
+class StallWatch {
+  public:
+    using Time = std::chrono::steady_clock::time_point;
+    // Long enough for a store that restarts.
+    static constexpr std::chrono::seconds limit{10};
+
+    explicit StallWatch(Time now) : moved_(now), looked_(now) {}
+
+    // True once when nothing moved for `limit`. To be asked often: who did not look for a second
+    // was waiting for something else, as for a pipe.
+    bool notice(uint64_t bytes, bool busy, Time now);
+
+  private:
+    uint64_t bytes_ = 0;
+    Time moved_;
+    Time looked_;
+    bool said_ = false;
+};
+
 class Report {
   public:
     explicit Report(DdOptions::Status status);
@@ -17,6 +37,7 @@ class Report {
 
   private:
     void progress(const Copy& copy, double seconds);
+    void say_stalled();
     [[nodiscard]] double seconds_so_far() const;
 
     DdOptions::Status status_;
@@ -24,6 +45,7 @@ class Report {
     size_t line_length_ = 0;
     std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
     std::chrono::steady_clock::time_point printed_ = began_;
+    StallWatch stall_{began_};
 };
 
 }  // namespace pf::tools

@@ -8,6 +8,7 @@
 #include "client/client_test.hpp"
 #include "runtime/uring/reactor_thread.hpp"
 #include "tools/pfdd_copy.hpp"
+#include "tools/pfdd_report.hpp"
 
 namespace pf::tools {
 namespace {
@@ -107,6 +108,32 @@ TEST_F(Pfdd, CopiesBothWaysInEveryShape) {
             EXPECT_TRUE(file_bytes("out") == bytes);
         }
     }
+}
+
+TEST(StallWatch, SaysOnceThatAVolumeDoesNotAnswer) {
+    StallWatch::Time now;
+    StallWatch watch(now);
+    uint64_t bytes = 0;
+    // How often it was said in so many tenths of a second.
+    const auto wait = [&](int tenths, bool busy) {
+        int said = 0;
+        for (int i = 0; i < tenths; ++i) {
+            now += std::chrono::milliseconds(100);
+            said += watch.notice(bytes, busy, now) ? 1 : 0;
+        }
+        return said;
+    };
+    EXPECT_EQ(wait(90, true), 0);
+    bytes = 1;
+    EXPECT_EQ(wait(90, true), 0);
+    EXPECT_EQ(wait(300, true), 1);
+    bytes = 2;
+    EXPECT_EQ(wait(110, true), 1) << "another stall";
+    EXPECT_EQ(wait(300, false), 0) << "nothing is under way";
+    EXPECT_EQ(wait(50, true), 0);
+    now += std::chrono::seconds(60);  // it was blocked elsewhere, as in reading a pipe
+    EXPECT_EQ(wait(90, true), 0);
+    EXPECT_EQ(wait(20, true), 1);
 }
 
 TEST_F(Pfdd, SkipsSeeksAndMakesHoles) {

@@ -297,6 +297,21 @@ TEST_F(SimDiskTest, RatesStrikeByThemselves) {
     EXPECT_EQ(static_cast<uint64_t>(failed), device_->injected(FaultKind::error));
 }
 
+TEST_F(SimDiskTest, SlowReadsAreReadsAlone) {
+    DiskModel model;
+    model.faults.slow_read_ppm = 1'000'000;
+    model.faults.slow_extra = seconds;
+    open(model);
+    const Nanos before = sim_->now();
+    EXPECT_TRUE(write(0, 4096, 1));
+    EXPECT_TRUE(flush_disk());
+    EXPECT_LT(sim_->now() - before, seconds);
+    EXPECT_EQ(device_->injected(FaultKind::slow), 0u);
+    EXPECT_EQ(read(0), 1);
+    EXPECT_GE(sim_->now() - before, seconds);
+    EXPECT_EQ(device_->injected(FaultKind::slow), 1u);
+}
+
 TEST_F(SimDiskTest, BitRotStaysAfterAFlush) {
     open();
     EXPECT_TRUE(write(0, 4096, 1));
