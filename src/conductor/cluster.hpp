@@ -35,8 +35,9 @@ struct VolumeEntry {
     meta::Version version = 0;
     std::vector<Page> pages;
     uint32_t open_handles = 0;
-    bool open_mark = false;  // persisted: it has open handles, or had some not long ago
-    bool was_open = false;   // when an earlier conductor ended; its clients may still come back
+    bool open_mark = false;     // persisted: it has open handles, or had some not long ago
+    bool was_open = false;      // when an earlier conductor ended; its clients may still come back
+    bool token_untold = false;  // R11: a store may not know the writer token yet
     // Held across the steps of anything that changes the volume.
     runtime::Mutex mutex;
 
@@ -50,7 +51,9 @@ struct TrayEntry {
     v1::Tray record;
     meta::Version version = 0;
     bool refused = false;           // R16: what was reported last may not serve
+    bool mounted = false;           // as its store reported last
     uint64_t seen_incarnation = 0;  // reported last; persisted once its shards have new epochs
+    std::set<uint64_t> raised;      // volumes whose shards have new epochs for that one
     uint32_t replicas = 0;          // placed here
     uint64_t promised_bytes = 0;    // the size of their shards
 };
@@ -59,7 +62,6 @@ struct StoreEntry {
     v1::Store record;
     meta::Version version = 0;
     bool online = false;
-    bool activated = false;     // its shards have their epochs
     uint32_t adding = 0;        // trays that are being added
     uint64_t registration = 0;  // counts; ends what was begun for an earlier one
     runtime::Nanos last_heartbeat = 0;

@@ -8,6 +8,8 @@
 #pragma once
 
 #include <functional>
+#include <set>
+#include <string>
 
 #include "conductor/cluster.hpp"
 #include "conductor/request_times.hpp"
@@ -153,8 +155,10 @@ class Core {
     [[nodiscard]] Status place_shards(VolumeEntry& volume, uint64_t size_bytes);
     [[nodiscard]] runtime::Task<Status> save_pages(Volume volume, uint32_t first_index);
     [[nodiscard]] runtime::Task<Status> apply_shards(Volume volume, uint32_t first_index,
-                                                     uint32_t only_store_id, uint32_t fresh_from);
+                                                     uint32_t fresh_from,
+                                                     std::string only_tray = {});
     [[nodiscard]] runtime::Task<Status> take_writer_token(Volume volume);
+    [[nodiscard]] runtime::Task<void> tell_writer_token(Volume volume);
     [[nodiscard]] runtime::Task<Status> apply_batch(uint32_t store_id,
                                                     std::vector<v1::ApplyShard> batch);
 
@@ -184,8 +188,11 @@ class Core {
     [[nodiscard]] runtime::Task<Result<v1::Tray>> adopt_tray(uint32_t store_id, v1::Tray record);
     void take_tray_report(uint32_t store_id, const v1::Tray& report);
     [[nodiscard]] runtime::Task<void> activate_store(uint32_t store_id, uint64_t registration);
-    [[nodiscard]] runtime::Task<Status> activate_once(uint32_t store_id);
-    [[nodiscard]] runtime::Task<Status> activate_volume(Volume volume, uint32_t store_id);
+    [[nodiscard]] runtime::Task<Status> activate_trays(uint32_t store_id,
+                                                       std::set<std::string>& told);
+    [[nodiscard]] runtime::Task<Status> activate_tray(std::string uuid);
+    [[nodiscard]] runtime::Task<Status> activate_volume(Volume volume, std::string tray_uuid);
+    [[nodiscard]] runtime::Task<Status> raise_epochs(Volume volume, std::string tray_uuid);
     // Renews the leader's lease for as long as the conductor runs.
     [[nodiscard]] runtime::Task<void> keep_leading();
     [[nodiscard]] runtime::Task<void> watch_heartbeats();

@@ -93,5 +93,31 @@ TEST_F(CoreTest, ExclusiveOpenFencesAtTheStoresFirst) {
     EXPECT_FALSE(open("vol", 4, true, true));
 }
 
+// Writers with the new token waited for ever at the stores that had not been told of it.
+TEST_F(CoreTest, regression_a_token_reaches_every_store_after_a_failed_open) {
+    ASSERT_TRUE(register_store(1, 1));
+    ASSERT_TRUE(register_store(2, 1));
+    ASSERT_TRUE(create("vol", 4 * gib, 1, gib));
+    ASSERT_FALSE(fake(2).shards.empty());
+    const auto tokens = [&](uint32_t store) {
+        std::set<uint64_t> out;
+        for (const auto& [id, shard] : fake(store).shards) out.insert(shard.shard().writer_token());
+        return out;
+    };
+    const uint64_t token = open("vol", 1)->writer_token();
+    fake(1).reachable = false;
+    EXPECT_FALSE(open("vol", 2, true));
+    EXPECT_EQ(tokens(1), std::set{token});
+    EXPECT_EQ(tokens(2), std::set{token + 1}) << "told although the first one is away";
+    fake(1).reachable = true;
+    fake(2).fail_after = 0;
+    EXPECT_FALSE(open("vol", 3, true));
+    fake(2).fail_after = UINT32_MAX;
+    reactor_.run_for(2 * seconds);
+    EXPECT_EQ(open("vol", 4)->writer_token(), token + 2);
+    EXPECT_EQ(tokens(1), std::set{token + 2});
+    EXPECT_EQ(tokens(2), std::set{token + 2});
+}
+
 }  // namespace
 }  // namespace pf::conductor

@@ -51,6 +51,65 @@ TEST_F(CoreTest, rule_01_a_mounted_tray_gets_new_epochs) {
     EXPECT_GT(epoch(), 2u);
 }
 
+// The epochs of the shards on the good tray rose twice a second, and its volumes' I/O was refused.
+TEST_F(CoreTest, regression_a_bad_tray_keeps_the_other_ones_of_its_store_from_nothing) {
+    ASSERT_TRUE(register_store(1, 2, 5));
+    ASSERT_TRUE(create("vol", 8 * gib, 1, gib));
+    const auto epochs_on = [&](uint32_t tray) {
+        std::set<uint32_t> epochs;
+        for (const auto& [id, shard] : fake(1).shards) {
+            if (shard.tray_uuid() == tray_uuid(1, tray)) epochs.insert(shard.shard().epoch());
+        }
+        return epochs;
+    };
+    const auto incarnation_of = [&](uint32_t tray) {
+        return core_->cluster().trays.at(tray_uuid(1, tray)).record.incarnation();
+    };
+    ASSERT_EQ(epochs_on(0), std::set<uint32_t>{1});
+    ASSERT_EQ(epochs_on(1), std::set<uint32_t>{1});
+    for (const uint32_t bad : {0u, 1u}) {
+        fake(1).lost_trays = {tray_uuid(1, bad)};
+        const uint64_t incarnation = 6 + bad;
+        const std::set<uint32_t> before = epochs_on(bad);
+        ASSERT_TRUE(register_store(1, 2, incarnation));
+        reactor_.run_for(1500 * milliseconds);
+        EXPECT_EQ(epochs_on(1 - bad), std::set<uint32_t>{2 + bad});
+        EXPECT_EQ(epochs_on(bad), before);
+        EXPECT_EQ(incarnation_of(1 - bad), incarnation);
+        EXPECT_LT(incarnation_of(bad), incarnation);
+        fake(1).lost_trays.clear();
+        reactor_.run_for(seconds);
+        EXPECT_EQ(epochs_on(bad), std::set<uint32_t>{2 + bad});
+        EXPECT_EQ(incarnation_of(bad), incarnation);
+    }
+}
+
+TEST_F(CoreTest, regression_a_copy_of_a_tray_does_no_harm_to_it) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    ASSERT_TRUE(register_store(2, 1, 1));
+    v1::HeartbeatRequest request;
+    request.set_store_id(2);
+    v1::Tray copy;
+    copy.set_uuid(tray_uuid(1, 0));
+    copy.set_incarnation(9);
+    *request.add_trays() = copy;
+    const uint64_t before = core_->cluster().stores.at(2).registration;
+    ASSERT_TRUE(core_->heartbeat(request));
+    EXPECT_EQ(core_->cluster().stores.at(2).registration, before) << "activated again";
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OK);
+    // Where it does not serve, the operator is told where it went.
+    request.set_store_id(1);
+    request.clear_trays();
+    request.set_stopping(true);
+    ASSERT_TRUE(core_->heartbeat(request));
+    request.set_stopping(false);
+    request.set_store_id(2);
+    *request.add_trays() = copy;
+    ASSERT_TRUE(core_->heartbeat(request));
+    EXPECT_TRUE(core_->cluster().trays.at(tray_uuid(1, 0)).refused);
+}
+
 TEST_F(CoreTest, rule_16_an_older_incarnation_never_serves) {
     ASSERT_TRUE(register_store(1, 1, 5));
     ASSERT_TRUE(create("vol", gib));

@@ -253,6 +253,24 @@ TEST_F(CoreTest, FailedResizeIsUndone) {
     EXPECT_EQ(fake(1).shards.size(), 4u);
 }
 
+// The last shard had grown at its store, and was then asked to shrink: for ever.
+TEST_F(CoreTest, regression_a_smaller_resize_after_a_failed_one) {
+    ASSERT_TRUE(register_store(1, 2));
+    ASSERT_TRUE(create("filler", 4 * gib));  // on the second tray, so that "vol" is on the first
+    ASSERT_TRUE(create("vol", gib, 1, 4 * gib));
+    fake(1).fail_after = 1;
+    ASSERT_FALSE(resize("vol", 80 * gib));
+    fake(1).fail_after = UINT32_MAX;
+    reactor_.run_for(2 * seconds);
+    ASSERT_EQ(fake(1).shards.size(), 2u);
+    ASSERT_EQ(fake(1).shards.rbegin()->second.shard().size_bytes(), 4 * gib) << "it grew";
+    const Result<v1::Volume> resized = resize("vol", 2 * gib);
+    EXPECT_TRUE(resized) << resized.error().text();
+    EXPECT_EQ(core_->show_volume("vol")->size_bytes(), 2 * gib);
+    EXPECT_TRUE(open("vol", 1, true));
+    EXPECT_TRUE(resize("vol", 80 * gib));
+}
+
 TEST_F(CoreTest, RenameKeepsTheVolume) {
     ASSERT_TRUE(register_store(1, 1));
     const auto created = create("old", gib);

@@ -18,7 +18,8 @@ class FakeStores : public StoreLink {
         std::map<std::string, std::string> trays;  // uuid -> path
         uint64_t applies = 0;
         v1::AddTrayRequest last_add;
-        std::set<uint64_t> damaged;  // shards that lost writes (T7)
+        std::set<uint64_t> damaged;        // shards that lost writes (T7)
+        std::set<std::string> lost_trays;  // it does not have them
     };
 
     [[nodiscard]] runtime::Task<Result<v1::RpcReply>> call(std::string address,
@@ -43,6 +44,12 @@ class FakeStores : public StoreLink {
         v1::RpcReply reply;
         if (request.has_apply_shards()) {
             for (const auto& shard : request.apply_shards().shards()) {
+                if (store.lost_trays.contains(shard.tray_uuid()))
+                    return fail(Errc::not_found, "no such tray here: " + shard.tray_uuid());
+                const auto known = store.shards.find(shard.shard().id());
+                if (known != store.shards.end() &&
+                    shard.shard().size_bytes() < known->second.shard().size_bytes())
+                    return fail(Errc::invalid_argument, "a shard never shrinks");
                 store.shards.insert_or_assign(shard.shard().id(), shard);
                 ++store.applies;
             }

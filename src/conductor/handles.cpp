@@ -1,6 +1,8 @@
 // Opening volumes: sessions, handles that end with their connection, and writer tokens.
 #include <fmt/format.h>
 
+#include <utility>
+
 #include "base/log.hpp"
 #include "conductor/core.hpp"
 #include "conductor/keys.hpp"
@@ -63,7 +65,24 @@ Task<Status> Core::take_writer_token(Volume volume) {
     if (!saved) co_return std::unexpected<Error>(saved.error());
     volume->version = *saved;
     volume->record = std::move(record);
-    co_return co_await apply_shards(volume, 0, 0, UINT32_MAX);
+    Status told = co_await apply_shards(volume, 0, UINT32_MAX);
+    // Those that were not told refuse the writers that come with it, so it has to be brought there
+    // though this open fails.
+    if (!told && !std::exchange(volume->token_untold, true))
+        run_in_background(tell_writer_token(volume));
+    co_return told;
+}
+
+Task<void> Core::tell_writer_token(Volume volume) {
+    while (volume->token_untold) {
+        const bool go_on = co_await pause(options_.retry_interval);
+        if (!go_on) co_return;
+        co_await volume->mutex.lock();
+        const Unlock unlock(volume->mutex);
+        if (volume->record.deleting()) co_return;
+        const Status told = co_await apply_shards(volume, 0, UINT32_MAX);
+        volume->token_untold = !told;
+    }
 }
 
 Status Core::close_volume(uint64_t handle, uint64_t connection) {

@@ -1,6 +1,8 @@
 // Shard states: made, saved in pages, brought to the stores in batches (R17).
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/units.hpp"
 #include "base/uuid.hpp"
 #include "conductor/core.hpp"
@@ -22,6 +24,23 @@ v1::Replica make_replica(const TrayChoice& tray, Rng& rng) {
     replica.set_store_id(tray.store_id);
     replica.set_tray_uuid(tray.tray_uuid);
     return replica;
+}
+
+v1::ApplyShard apply_of(const VolumeEntry& volume, uint32_t index, const v1::Replica& replica,
+                        bool fresh) {
+    v1::ApplyShard apply;
+    *apply.mutable_shard() = volume.shard(index);
+    // R11: the volume's record holds the writer token of all its shards.
+    apply.mutable_shard()->set_writer_token(volume.record.writer_token());
+    apply.set_replica_uuid(replica.uuid());
+    apply.set_tray_uuid(replica.tray_uuid());
+    apply.set_fresh(fresh);
+    return apply;
+}
+
+// Asked once more in the same breath, it would only be waited for again.
+bool is_away(Errc error) {
+    return error == Errc::unavailable || error == Errc::disconnected || error == Errc::timed_out;
 }
 
 }  // namespace
@@ -49,7 +68,11 @@ Status Core::place_shards(VolumeEntry& volume, uint64_t size_bytes) {
         made.push_back(std::move(shard));
     }
     // Nothing is changed before everything was found a place.
-    if (present > 0) volume.shard(present - 1).set_size_bytes(bytes_of(present - 1));
+    if (present > 0) {
+        // An earlier resize that failed may have left it larger, and a shard never shrinks.
+        v1::Shard& last = volume.shard(present - 1);
+        last.set_size_bytes(std::max(last.size_bytes(), bytes_of(present - 1)));
+    }
     for (auto& shard : made) {
         if (shard.index() % shards_per_page == 0) volume.pages.emplace_back();
         *volume.pages.back().shards.add_shards() = std::move(shard);
@@ -75,35 +98,39 @@ Task<Status> Core::save_pages(Volume volume, uint32_t first_index) {
 }
 
 // Shards from `fresh_from` on are being made; a store that does not have an older one has lost it.
-Task<Status> Core::apply_shards(Volume volume, uint32_t first_index, uint32_t only_store_id,
-                                uint32_t fresh_from) {
-    std::map<uint32_t, std::vector<v1::ApplyShard>> batches;  // by store
+// Of what is there already, all are told that can be: a batch is of one tray, and one that is
+// refused keeps none of the others waiting. The first error is the answer.
+Task<Status> Core::apply_shards(Volume volume, uint32_t first_index, uint32_t fresh_from,
+                                std::string only_tray) {
+    std::map<std::pair<uint32_t, std::string>, std::vector<v1::ApplyShard>> batches;  // by tray
+    std::set<uint32_t> away;
+    Status first;
     // Shards beyond the count are of a resize that is making them, or that its task will undo: told
     // of as present, a store that never made them would call them lost.
     const bool making = fresh_from != UINT32_MAX;
     const uint32_t count = making ? volume->stored_shards() : volume->record.shard_count();
     for (uint32_t index = first_index; index < count; ++index) {
-        const v1::Shard& shard = volume->shard(index);
-        for (const auto& replica : shard.in_sync()) {
-            if (only_store_id != 0 && replica.store_id() != only_store_id) continue;
-            v1::ApplyShard apply;
-            *apply.mutable_shard() = shard;
-            // R11: the volume's record holds the writer token of all its shards.
-            apply.mutable_shard()->set_writer_token(volume->record.writer_token());
-            apply.set_replica_uuid(replica.uuid());
-            apply.set_tray_uuid(replica.tray_uuid());
-            apply.set_fresh(index >= fresh_from);
-            batches[replica.store_id()].push_back(std::move(apply));
+        for (const auto& replica : volume->shard(index).in_sync()) {
+            if (!only_tray.empty() && replica.tray_uuid() != only_tray) continue;
+            // A tray that was removed from the cluster took its replicas along.
+            if (!cluster_->trays.contains(replica.tray_uuid())) continue;
+            batches[{replica.store_id(), replica.tray_uuid()}].push_back(
+                apply_of(*volume, index, replica, index >= fresh_from));
         }
         const bool last = index + 1 == count;
-        for (auto& [store_id, batch] : batches) {
+        for (auto& [place, batch] : batches) {
             if (batch.empty() || (!last && batch.size() < shards_per_apply)) continue;
             std::vector<v1::ApplyShard> full;
             full.swap(batch);
-            PF_CO_TRY(co_await apply_batch(store_id, std::move(full)));
+            if (away.contains(place.first)) continue;
+            const Status told = co_await apply_batch(place.first, std::move(full));
+            if (told) continue;
+            if (making) co_return told;
+            if (first) first = told;
+            if (is_away(told.error().code)) away.insert(place.first);
         }
     }
-    co_return Status{};
+    co_return first;
 }
 
 Task<Status> Core::apply_batch(uint32_t store_id, std::vector<v1::ApplyShard> batch) {

@@ -1,6 +1,8 @@
 // Stores: registration, heartbeats, and giving one that (re)started its epochs.
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/log.hpp"
 #include "base/uuid.hpp"
 #include "conductor/core.hpp"
@@ -66,13 +68,14 @@ Task<Result<v1::RegisterStoreReply>> Core::register_store(v1::RegisterStoreReque
     }
     PF_CO_TRY(co_await save_store(id, request));
     for (auto& [uuid, tray] : cluster_->trays) {
-        if (tray.record.store_id() == id) tray.record.set_health(v1::HEALTH_OFFLINE);
+        if (tray.record.store_id() != id) continue;
+        tray.record.set_health(v1::HEALTH_OFFLINE);
+        tray.mounted = false;
     }
     for (const auto& report : request.store().trays()) take_tray_report(id, report);
 
     StoreEntry& store = cluster_->stores.at(id);
     store.online = true;
-    store.activated = false;
     store.last_heartbeat = reactor_.now();
     store.loads.clear();
     ++store.registration;
@@ -141,17 +144,16 @@ Result<v1::HeartbeatReply> Core::heartbeat(const v1::HeartbeatRequest& request) 
             if (store.adding == 0) reply.set_register_again(true);
             continue;
         }
-        remounted |= report.incarnation() > tray->second.seen_incarnation;
+        remounted |= tray->second.record.store_id() == request.store_id() &&
+                     report.incarnation() > tray->second.seen_incarnation;
         take_tray_report(request.store_id(), report);
     }
     store.loads.assign(request.loads().begin(), request.loads().end());
     if (request.stopping()) {
         log_info("store {} is stopping", request.store_id());
         store.online = false;
-        store.activated = false;
         ++store.registration;
     } else if (remounted) {
-        store.activated = false;
         ++store.registration;
         run_in_background(activate_store(request.store_id(), store.registration));
     }
@@ -169,7 +171,6 @@ Task<void> Core::watch_heartbeats() {
             log_warning("store {} is offline: {} heartbeats missed", id,
                         options_.heartbeats_missed);
             store.online = false;
-            store.activated = false;
             ++store.registration;
         }
     }
@@ -184,12 +185,12 @@ bool Core::still_registered(uint32_t store_id, uint64_t registration) const {
 // R1: a store that restarted has no role until its shards get new epochs. Retried while the store
 // stays registered; a later registration begins anew.
 Task<void> Core::activate_store(uint32_t store_id, uint64_t registration) {
-    std::string said;  // once for each reason
+    std::set<std::string> told;  // trays
+    std::string said;            // once for each reason
     while (still_registered(store_id, registration)) {
-        const Status activated = co_await activate_once(store_id);
+        const Status activated = co_await activate_trays(store_id, told);
         if (!still_registered(store_id, registration)) co_return;
         if (activated) {
-            cluster_->stores.at(store_id).activated = true;
             log_info("store {} is active", store_id);
             co_return;
         }
@@ -201,46 +202,80 @@ Task<void> Core::activate_store(uint32_t store_id, uint64_t registration) {
     }
 }
 
-Task<Status> Core::activate_once(uint32_t store_id) {
-    std::map<std::string, uint64_t> incarnations;
+// Tray by tray: one that fails keeps none of the others waiting. One that is not mounted is
+// activated after its mount.
+Task<Status> Core::activate_trays(uint32_t store_id, std::set<std::string>& told) {
+    std::vector<std::string> uuids;
     for (const auto& [uuid, tray] : cluster_->trays) {
-        if (tray.record.store_id() != store_id || tray.refused) continue;
-        incarnations.emplace(uuid, tray.seen_incarnation);
+        const bool serves = tray.mounted && !tray.refused;
+        if (tray.record.store_id() == store_id && serves && !told.contains(uuid))
+            uuids.push_back(uuid);
     }
-    std::vector<Volume> volumes;
-    for (const auto& [id, volume] : cluster_->volumes) volumes.push_back(volume);
-    for (const auto& volume : volumes) PF_CO_TRY(co_await activate_volume(volume, store_id));
-    // After the epochs: if we crash in between, the epochs are raised once more, which is harmless.
-    for (const auto& [uuid, incarnation] : incarnations) {
-        const auto tray = cluster_->trays.find(uuid);
-        if (tray == cluster_->trays.end()) continue;
-        if (tray->second.record.incarnation() == incarnation) continue;
-        v1::Tray record = tray->second.record;
-        record.set_incarnation(incarnation);
-        PF_CO_TRY(co_await save_tray(std::move(record)));
+    Status first;
+    for (const auto& uuid : uuids) {
+        const Status activated = co_await activate_tray(uuid);
+        if (activated) {
+            told.insert(uuid);
+        } else if (first) {
+            first = activated;
+        }
     }
-    co_return Status{};
+    co_return first;
 }
 
-Task<Status> Core::activate_volume(Volume volume, uint32_t store_id) {
+Task<Status> Core::activate_tray(std::string uuid) {
+    const auto known = cluster_->trays.find(uuid);
+    if (known == cluster_->trays.end()) co_return Status{};
+    const uint64_t incarnation = known->second.seen_incarnation;
+    std::vector<Volume> volumes;
+    for (const auto& [id, volume] : cluster_->volumes) volumes.push_back(volume);
+    Status first;
+    for (const auto& volume : volumes) {
+        const Status activated = co_await activate_volume(volume, uuid);
+        if (!activated && first) first = activated;
+    }
+    PF_CO_TRY(first);
+    // After the epochs: if we crash in between, the epochs are raised once more, which is harmless.
+    const auto tray = cluster_->trays.find(uuid);
+    if (tray == cluster_->trays.end()) co_return Status{};
+    if (tray->second.record.incarnation() == incarnation) co_return Status{};
+    v1::Tray record = tray->second.record;
+    record.set_incarnation(incarnation);
+    co_return co_await save_tray(std::move(record));
+}
+
+Task<Status> Core::activate_volume(Volume volume, std::string tray_uuid) {
     co_await volume->mutex.lock();
     const Unlock unlock(volume->mutex);
     if (volume->record.deleting()) co_return Status{};
+    PF_CO_TRY(co_await raise_epochs(volume, tray_uuid));
+    co_return co_await apply_shards(volume, 0, UINT32_MAX, std::move(tray_uuid));
+}
+
+// Once for each mount: a store that could not be told at first is told the same epochs again.
+Task<Status> Core::raise_epochs(Volume volume, std::string tray_uuid) {
+    const auto on_tray = [&](const v1::Replica& replica) {
+        return replica.tray_uuid() == tray_uuid;
+    };
+    const uint64_t id = volume->record.id();
+    auto tray = cluster_->trays.find(tray_uuid);
+    if (tray == cluster_->trays.end() || tray->second.refused) co_return Status{};
+    const uint64_t incarnation = tray->second.seen_incarnation;
+    if (incarnation == tray->second.record.incarnation() || tray->second.raised.contains(id))
+        co_return Status{};
     bool raised = false;
     for (uint32_t index = 0; index < volume->stored_shards(); ++index) {
         v1::Shard& shard = volume->shard(index);
-        for (const auto& replica : shard.in_sync()) {
-            if (replica.store_id() != store_id) continue;
-            const auto tray = cluster_->trays.find(replica.tray_uuid());
-            if (tray == cluster_->trays.end() || tray->second.refused) continue;
-            if (tray->second.seen_incarnation == tray->second.record.incarnation()) continue;
-            shard.set_epoch(shard.epoch() + 1);
-            raised = true;
-            break;
-        }
+        if (std::ranges::none_of(shard.in_sync(), on_tray)) continue;
+        shard.set_epoch(shard.epoch() + 1);
+        raised = true;
     }
-    if (raised) PF_CO_TRY(co_await save_pages(volume, 0));
-    co_return co_await apply_shards(volume, 0, store_id, UINT32_MAX);
+    if (!raised) co_return Status{};
+    PF_CO_TRY(co_await save_pages(volume, 0));
+    tray = cluster_->trays.find(tray_uuid);
+    if (tray != cluster_->trays.end() && tray->second.seen_incarnation == incarnation)
+        tray->second.raised.insert(id);
+    co_return Status{};
 }
 
 std::vector<v1::Store> Core::list_stores() const {

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.hpp"
 #include "base/paths.hpp"
@@ -25,6 +26,7 @@ Task<Status> Core::save_tray(v1::Tray record) {
     TrayEntry& tray = place->second;
     tray.version = *saved;
     tray.seen_incarnation = std::max(tray.seen_incarnation, record.incarnation());
+    if (tray.seen_incarnation == record.incarnation()) tray.raised.clear();
     tray.record = std::move(record);
     if (fresh) cluster_->count_replicas_of(tray);
     co_return Status{};
@@ -40,12 +42,16 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
         tray.record.set_message(std::move(why));
     };
     if (tray.record.store_id() != store_id) {
+        const auto owner = cluster_->stores.find(tray.record.store_id());
+        const bool owned = owner != cluster_->stores.end() && owner->second.online;
+        if (owned && tray.mounted) return;  // a copy: what serves where it belongs goes on
         return refuse(fmt::format("store {} reports it, but its replicas belong to store {}",
                                   store_id, tray.record.store_id()));
     }
     // R16: an older incarnation is an old disk or a restored image; it never serves. One that is
     // not mounted has none, and its store says why.
     const bool mounted = report.incarnation() != 0;
+    tray.mounted = mounted;
     if (mounted &&
         report.incarnation() < std::max(tray.seen_incarnation, tray.record.incarnation())) {
         return refuse(
@@ -55,7 +61,9 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     }
     const uint64_t incarnation = tray.record.incarnation();
     tray.refused = false;
-    if (mounted) tray.seen_incarnation = report.incarnation();
+    if (mounted &&
+        std::exchange(tray.seen_incarnation, report.incarnation()) != report.incarnation())
+        tray.raised.clear();
     tray.record = report;
     tray.record.set_store_id(store_id);
     tray.record.set_incarnation(incarnation);  // until activation has persisted the new one
@@ -139,6 +147,7 @@ Task<Result<v1::Tray>> Core::adopt_tray(uint32_t store_id, v1::Tray record) {
             continue;
         }
         other.refused = false;
+        other.mounted = false;
         other.record.set_health(v1::HEALTH_OFFLINE);
         other.record.clear_lost();
     }

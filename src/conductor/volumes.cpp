@@ -126,7 +126,7 @@ Task<Status> Core::build_volume(Volume volume) {
     cluster_->tasks.emplace(id, task);
 
     PF_CO_TRY(co_await save_pages(volume, 0));
-    PF_CO_TRY(co_await apply_shards(volume, 0, 0, 0));
+    PF_CO_TRY(co_await apply_shards(volume, 0, 0));
     co_return co_await publish_volume(volume);
 }
 
@@ -202,7 +202,7 @@ Task<Status> Core::grow_volume(Volume volume, uint64_t size_bytes) {
     cluster_->count_replicas(*volume, old_count - 1, 1);
     PF_CO_TRY(placed);
     PF_CO_TRY(co_await save_pages(volume, old_count - 1));
-    PF_CO_TRY(co_await apply_shards(volume, old_count - 1, 0, old_count));
+    PF_CO_TRY(co_await apply_shards(volume, old_count - 1, old_count));
 
     v1::Volume record = volume->record;
     record.set_size_bytes(size_bytes);
