@@ -220,7 +220,7 @@ Result<bool> Copy::plan_hole(Block& block) {
     const uint64_t left = expected_.value_or(0) - std::min(expected_.value_or(0), planned_);
     if (left == 0) return false;
     PF_TRY_ASSIGN(Run run, input_holes_.at(options_.skip_bytes + planned_, left));
-    bool nothing_to_do = output_.seekable() && !options_.no_truncate;
+    bool nothing_to_do = output_.truncatable() && !options_.no_truncate;
     if (run.hole && output_.is_volume()) {
         PF_TRY_ASSIGN(const Run there, output_holes_.at(options_.seek_bytes + planned_, run.bytes));
         nothing_to_do = there.hole;
@@ -266,7 +266,7 @@ bool Copy::start_write(Block& block) {
     const bool hole = block.hole || (options_.sparse && all_zero({block.memory, block.bytes}));
     if (!output_.is_volume()) {
         // Without truncation old bytes may lie under a hole.
-        const bool skip = hole && output_.seekable() && !options_.no_truncate;
+        const bool skip = hole && output_.truncatable() && !options_.no_truncate;
         if (!skip) {
             Status written = output_.write({block.memory, block.bytes}, offset);
             if (!written) {
@@ -314,7 +314,7 @@ Status Copy::finish_output() {
     if (options_.sparse && !options_.no_truncate && !output_.is_volume())
         PF_TRY(output_.truncate(options_.seek_bytes + planned_));
     if (options_.fsync) PF_TRY(output_.sync());
-    return {};
+    return output_.close();
 }
 
 bool Copy::busy() const {

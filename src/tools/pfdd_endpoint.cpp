@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/units.hpp"
@@ -76,10 +77,12 @@ Status Endpoint::open(const std::string& operand, Use use, Cluster& cluster) {
     if (S_ISDIR(status.st_mode))
         return fail(Errc::invalid_argument, fmt::format("'{}' is a directory", name_));
     regular_ = S_ISREG(status.st_mode);
-    // Standard streams go on where they stand, as dd does.
+    // Standard streams go on where they stand, as dd does. How much is left from there is not
+    // asked, as that would move them.
     seekable_ = own_fd_ && ::lseek(fd_, 0, SEEK_CUR) >= 0;
-    if (regular_ && seekable_) size_ = static_cast<uint64_t>(status.st_size);
-    if (S_ISBLK(status.st_mode)) {
+    // A file that says 0 may have content, as those of /proc do.
+    if (regular_ && seekable_ && status.st_size > 0) size_ = static_cast<uint64_t>(status.st_size);
+    if (S_ISBLK(status.st_mode) && seekable_) {
         const off_t end = ::lseek(fd_, 0, SEEK_END);
         if (end < 0) return failed("cannot find the size of", name_);
         size_ = static_cast<uint64_t>(end);
@@ -123,7 +126,7 @@ Status Endpoint::write(Bytes from, uint64_t offset) {
 }
 
 Result<FileRun> Endpoint::file_run(uint64_t offset) {
-    if (!regular_ || !seekable_) return FileRun{UINT64_MAX, false};
+    if (!regular_ || !seekable_ || !size_) return FileRun{UINT64_MAX, false};
     const off_t data = ::lseek(fd_, static_cast<off_t>(offset), SEEK_DATA);
     if (data < 0 && errno == ENXIO) return FileRun{UINT64_MAX, true};  // a hole up to the end
     if (data < 0) return FileRun{UINT64_MAX, false};  // a filesystem that cannot tell
@@ -143,7 +146,7 @@ bool Endpoint::same_as(const Endpoint& other) const {
 }
 
 Status Endpoint::truncate(uint64_t size) {
-    if (!regular_ || !seekable_) return {};
+    if (!truncatable()) return {};
     if (::ftruncate(fd_, static_cast<off_t>(size)) != 0) return failed("cannot truncate", name_);
     return {};
 }
@@ -153,6 +156,17 @@ Status Endpoint::sync() {
     // Pipes and terminals have nothing to sync.
     if (::fsync(fd_) != 0 && errno != EINVAL && errno != EROFS) return failed("cannot sync", name_);
     return {};
+}
+
+Status Endpoint::close() {
+    if (!own_fd_) return {};
+    own_fd_ = false;  // even after an error it is closed
+    const int fd = std::exchange(fd_, -1);
+    if (::close(fd) == 0) return {};
+    const int error = errno;
+    return fail(from_errno(error), fmt::format("cannot close '{}': {}; what was written to it may "
+                                               "be lost: mend the cause and copy again",
+                                               name_, std::strerror(error)));
 }
 
 Status Endpoint::skip(uint64_t bytes) {

@@ -50,9 +50,12 @@ class Endpoint {
     [[nodiscard]] const std::string& name() const { return name_; }
     [[nodiscard]] bool is_volume() const { return volume_ != nullptr; }
     [[nodiscard]] pfbd_volume* volume() { return volume_; }
-    // Of a volume or a regular file.
+    // Of a volume, a block device or a regular file that says more than 0. Not of a standard
+    // stream, which may begin in the middle.
     [[nodiscard]] std::optional<uint64_t> size() const { return size_; }
     [[nodiscard]] bool seekable() const { return seekable_; }
+    // Truncating leaves nothing behind; devices and streams ignore it.
+    [[nodiscard]] bool truncatable() const { return regular_ && seekable_; }
 
     // Once this gives true, a file that keeps us waiting is not waited for: a read gives what it
     // has, a write fails. Needs a signal that interrupts the call.
@@ -67,6 +70,8 @@ class Endpoint {
     [[nodiscard]] bool same_as(const Endpoint& other) const;
     [[nodiscard]] Status truncate(uint64_t size);
     [[nodiscard]] Status sync();
+    // Some filesystems say only now that something was not written. A standard stream stays open.
+    [[nodiscard]] Status close();
     // Reads and throws away the beginning of a stream.
     [[nodiscard]] Status skip(uint64_t bytes);
 

@@ -1,6 +1,7 @@
 // pfdd's copies between files and a volume, over sockets, against a cluster in memory.
 #include <unistd.h>
 
+#include <charconv>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
@@ -225,6 +226,73 @@ TEST_F(Pfdd, RefusesWithAClearLine) {
     ASSERT_FALSE(endless.has_value());
     EXPECT_EQ(endless.error().code, Errc::no_space);
     EXPECT_EQ(counts.bytes, client::test_volume_bytes);
+}
+
+// Files of /proc have a size of 0 and content: nothing was copied, and that was success.
+TEST_F(Pfdd, regression_a_file_that_says_it_is_empty_is_read) {
+    std::ifstream file("/proc/version", std::ios::binary);
+    const std::string text((std::istreambuf_iterator<char>(file)), {});
+    ASSERT_FALSE(text.empty());
+    for (const char* more : {"bs=1M", "conv=sparse", "count=1", "count=1B"}) {
+        SCOPED_TRACE(more);
+        const Status done = copy({"if=/proc/version", "of=" + path("out"), more});
+        ASSERT_TRUE(done.has_value()) << done.error().text();
+        const size_t wanted = more == std::string("count=1B") ? 1 : text.size();
+        EXPECT_TRUE(std::ranges::equal(file_bytes("out"), as_bytes(text).first(wanted)));
+    }
+    const Status written = copy({"if=/proc/version", "of=pf:v"});
+    ASSERT_TRUE(written.has_value()) << written.error().text();
+    EXPECT_TRUE(std::ranges::equal(as_bytes(text), Bytes(tray.bytes).first(text.size())));
+
+    // That its size is not believed does not make an empty file a hole as long as the count.
+    make_file("empty", {});
+    const Status nothing =
+        copy({"if=" + path("empty"), "of=" + path("out"), "count=9", "conv=sparse"});
+    ASSERT_TRUE(nothing.has_value()) << nothing.error().text();
+    EXPECT_EQ(counts.bytes, 0u);
+    EXPECT_TRUE(file_bytes("out").empty());
+}
+
+// A device can be positioned, but not truncated: what is under a hole stays unless it is written.
+TEST_F(Pfdd, regression_zeros_are_written_to_what_cannot_be_truncated) {
+    make_file("zeros", std::vector<std::byte>(1u << 20));
+    make_file("hole", {});
+    std::filesystem::resize_file(path("hole"), 1u << 20);
+    for (const char* source : {"zeros", "hole"}) {
+        SCOPED_TRACE(source);
+        const Status done = copy({"if=" + path(source), "of=/dev/full", "conv=sparse"});
+        EXPECT_EQ(done ? Errc::ok : done.error().code, Errc::no_space);
+    }
+}
+
+// With NFS or a quota the close may be the first to say that something was not written.
+TEST_F(Pfdd, regression_an_error_of_closing_the_target_is_reported) {
+    const std::string target = path("out");
+    DdOptions options;
+    options.input = "/dev/null";
+    options.output = target;
+    Cluster cluster;
+    Endpoint input;
+    Endpoint output;
+    ASSERT_TRUE(input.open(options.input, Endpoint::Use::input, cluster).has_value());
+    ASSERT_TRUE(output.open(options.output, Endpoint::Use::output, cluster).has_value());
+    Copy copy(options, cluster, input, output);
+    ASSERT_TRUE(copy.prepare().has_value());
+    int closed = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
+        std::error_code gone;  // the iterator's own is among them
+        if (std::filesystem::read_symlink(entry, gone) != std::filesystem::absolute(target))
+            continue;
+        const std::string number = entry.path().filename();
+        int fd = -1;
+        std::from_chars(number.data(), number.data() + number.size(), fd);
+        closed += ::close(fd) == 0 ? 1 : 0;
+    }
+    ASSERT_EQ(closed, 1);
+    const Status done = copy.run([] { return false; }, [] {});
+    ASSERT_FALSE(done.has_value());
+    EXPECT_TRUE(done.error().message.starts_with("cannot close '" + target + "'"))
+        << done.error().message;
 }
 
 }  // namespace

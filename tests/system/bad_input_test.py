@@ -147,6 +147,48 @@ class BadInput(unittest.TestCase):
             self.refused("pfdd", "if=pf:short", f"of={target}", wrong)
             self.assertFalse(os.path.exists(target), f"{wrong} left a file behind")
 
+    def test_regression_pfdd_and_block_devices(self):
+        """As a standard stream a device was left at its end: an empty backup, and success. With conv=sparse
+        what was under a hole stayed."""
+        self.cluster.cli("volume", "create", "disk", "--size", "1M")
+        image = os.path.join(self.cluster.folder, "disk.img")
+        old = random.Random(9).randbytes(MIB)
+        with open(image, "wb") as file:
+            file.write(old)
+        loop = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True).stdout.strip()
+        pfdd = [f"{self.cluster.tools}/pfdd", f"--conductor={self.cluster.conductor}", "status=none", "bs=64K"]
+
+        def volume(more=()):
+            return subprocess.run([*pfdd, "if=pf:disk", *more], capture_output=True, timeout=60, check=True).stdout
+
+        def device():
+            with open(loop, "rb") as file:
+                return file.read()
+        try:
+            with open(loop, "rb") as stream:
+                subprocess.run([*pfdd, "of=pf:disk"], stdin=stream, timeout=60, check=True)
+            self.assertEqual(volume(), old, "the whole device")
+            with open(loop, "rb", buffering=0) as stream:
+                stream.seek(65536)
+                subprocess.run([*pfdd, "of=pf:disk", "skip=1"], stdin=stream, timeout=60, check=True)
+            self.assertEqual(volume(["count=14"]), old[2 * 65536:], "what is left from where the stream stands")
+            with open(loop, "r+b", buffering=0) as stream:
+                stream.seek(65536)
+                subprocess.run([*pfdd, "if=pf:disk", "count=2"], stdout=stream, timeout=60, check=True)
+            self.assertEqual(device(), old[:65536] + old[2 * 65536:4 * 65536] + old[3 * 65536:], "into the middle")
+            zeros = os.path.join(self.cluster.folder, "zeros")
+            for sparse in (False, True):
+                with open(zeros, "wb") as file:
+                    file.truncate(MIB)
+                    if not sparse:
+                        file.write(bytes(MIB))
+                with open(loop, "wb") as file:
+                    file.write(old)
+                subprocess.run([*pfdd, f"if={zeros}", f"of={loop}", "conv=sparse,fsync"], timeout=60, check=True)
+                self.assertEqual(device(), bytes(MIB), f"old bytes under a hole; sparse source: {sparse}")
+        finally:
+            subprocess.run(["losetup", "-d", loop], check=True)
+
     # --- ports ---
 
     def test_garbage_on_every_port(self):

@@ -86,11 +86,13 @@ def names(cli):
 
 
 @contextlib.contextmanager
-def foreign_server(body):
-    """Some other server: the same body for every request."""
+def foreign_server(body, status=200, seen=None):
+    """Some other server: the same body for every request. `seen` gets what was asked."""
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
-            self.send_response(200)
+            if seen is not None:
+                seen.append(self.requestline)
+            self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             with contextlib.suppress(ConnectionError):  # it may have heard enough
@@ -122,6 +124,15 @@ def not_a_conductor(cli):
                     cli.good("--conductor", address, *words)  # ends, as the page brings nothing new
                 else:
                     cli.bad(f"{address} answers, but not as a PureFlash conductor", "--conductor", address, *words)
+
+
+def regression_a_request_that_may_still_be_done_is_not_repeated(cli):
+    """The repeated create found the volume of the first, and said that it exists already."""
+    seen = []
+    body = b'{"code": "timed_out", "message": "no answer in time: it may still be done, look before repeating"}'
+    with foreign_server(body, 504, seen) as address:
+        cli.bad("look before repeating", "--conductor", address, "volume", "create", "v", "--size", "1G")
+    assert len(seen) == 1, seen
 
 
 def what_really_happened(cli):
@@ -278,6 +289,7 @@ def main():
         volumes(cli)
         names(cli)
         not_a_conductor(cli)
+        regression_a_request_that_may_still_be_done_is_not_repeated(cli)
         what_really_happened(cli)
         trays(cli, node.data)
         rest(cli)

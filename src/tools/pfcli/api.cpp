@@ -26,8 +26,9 @@ Errc code_of(int status) {
         case 409:
             return Errc::busy;
         case 503:
-        case 504:
             return Errc::unavailable;
+        case 504:  // it may still be done: unlike 503, not to be repeated blindly
+            return Errc::timed_out;
         default:
             return Errc::invalid_argument;
     }
