@@ -82,7 +82,8 @@ class WaitGroup {
     WaitQueue queue_;
 };
 
-// A mutex across suspensions. Fair.
+// A mutex across suspensions. Waiters get it in order, but who asks before the woken one has run
+// goes first.
 class Mutex {
   public:
     [[nodiscard]] Task<void> lock() {
