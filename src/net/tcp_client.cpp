@@ -173,6 +173,10 @@ Task<Status> TcpClient::receive_completions() {
         PF_CO_TRY_ASSIGN(const uint32_t index, find_slot(completion));
         inbox_.consume(wire::header_bytes);
         Request& request = *slots_[index].request;
+        // Before anything looks at the payload: an "ok" that comes with none has nothing to check.
+        if (completion.opcode == wire::Opcode::read && completion.status == 0 &&
+            completion.length != request.command.length)
+            co_return fail(Errc::protocol, "completion: length is not that of the read");
         request.completion = completion;
         request.outcome = Errc::ok;
         if (completion.payload_length > 0 && !take_buffered(request, completion)) {
@@ -198,8 +202,6 @@ Task<Status> TcpClient::receive_payload(Request& request, const wire::Completion
 
     std::span<const iovec> into = request.into;
     if (request.make_room != nullptr) into = request.make_room(request, length);
-    if (completion.opcode == wire::Opcode::read && length != request.command.length)
-        co_return fail(Errc::protocol, "completion: length is not that of the read");
     if (total_bytes(into) < length)
         co_return fail(Errc::protocol, "completion: length is more than there is room for");
 
