@@ -147,6 +147,9 @@ bool VolumeCore::cut_one(OpenIo& open) {
     piece.shard = &link;
     piece.io = &open;
     if (!prepare(piece, open, part)) {
+        // What it got must not stay with a free piece: a write would take it for its stable copy.
+        piece.memory = {};
+        piece.slice_memory = {};
         piece.io = nullptr;
         wants_memory_ = true;
         kick(runtime::milliseconds);

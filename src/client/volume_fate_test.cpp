@@ -29,6 +29,48 @@ TEST_F(ClientTest, rule_T13_CopiesUnstableMemoryAndResends) {
     run(unstable_memory(*this));
 }
 
+// A read that found too little memory was given up; its piece goes to a write from unstable memory.
+Task<void> unstable_after_no_memory(ClientTest& test) {
+    Opened opened = co_await open_volume(16, 20'500 * runtime::microseconds);
+    Volume& volume = *opened.volume;
+    Errc done = Errc::timed_out;
+    for (int tries = 0; done != Errc::ok && tries < 100; ++tries)
+        done = co_await write(volume, 0, pattern(4096, 1));
+    EXPECT_EQ(done, Errc::ok);
+
+    // All that is left is room for the bounce blocks of the read, none for its slices.
+    runtime::BufferPool& pool = runtime::Reactor::current().buffers();
+    std::vector<runtime::Buffer> taken;
+    taken.push_back(pool.try_allocate(size_t{2} * block_bytes));
+    for (size_t bytes = runtime::BufferPool::max_buffer_bytes;
+         bytes >= runtime::BufferPool::min_buffer_bytes; bytes /= 2) {
+        while (runtime::Buffer buffer = pool.try_allocate(bytes))
+            taken.push_back(std::move(buffer));
+    }
+    taken.front() = {};
+    // It is tried each millisecond; before the fix every other time kept the bounce blocks, so that
+    // they were with the piece at the deadline.
+    TestIo read(IoKind::read, 512, std::vector<std::byte>(8192), 1024);
+    done = co_await run_io(volume, read);
+    EXPECT_EQ(done, Errc::timed_out);
+    EXPECT_EQ(pool.free_bytes(), size_t{2} * block_bytes);
+    taken.clear();
+
+    Observed io(IoKind::write, 0, pattern(4096, 2));
+    io.watch();
+    EXPECT_TRUE(volume.submit(io).has_value());
+    io.bytes[5] ^= std::byte{1};  // after the checksum, before the send
+    while (!io.finished) co_await runtime::sleep_for(runtime::milliseconds);
+    EXPECT_EQ(io.result, Errc::ok);
+    EXPECT_EQ(volume.counters().copied, 1u);
+    EXPECT_EQ(test.store.bad_payloads, 1u);
+    EXPECT_TRUE(std::ranges::equal(io.bytes, std::span(test.tray.bytes).first(4096)));
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AReadWithoutMemoryLeavesNothingToAWriteThatIsCopied) {
+    run(unstable_after_no_memory(*this));
+}
+
 Task<void> damaged_reads(ClientTest& test) {
     Opened opened = co_await open_volume();
     test.store.damage_reads = 1;
@@ -58,6 +100,49 @@ Task<void> reads_time_out(ClientTest& test) {
 }
 TEST_F(ClientTest, ReadsFailAtTheirDeadline) {
     run(reads_time_out(*this));
+}
+
+// One that is due calls back and is submitted again, while another is due soon.
+struct Flush : Io {
+    explicit Flush(Volume& of) : volume(of) {
+        kind = IoKind::flush;
+        complete = [](Io& io) {
+            auto& self = static_cast<Flush&>(io);
+            self.ended_at = runtime::Reactor::current().now();
+            if (--self.rounds == 0) return;
+            EXPECT_TRUE(self.volume.submit(self).has_value());
+        };
+    }
+    Volume& volume;
+    int rounds = 1;
+    runtime::Nanos ended_at = 0;
+};
+Task<void> due_after_a_resubmit(ClientTest& test) {
+    Opened opened = co_await open_volume(16, runtime::seconds);
+    test.store.hold_writes = true;
+    Observed held(IoKind::write, 0, pattern(4096, 1));
+    held.watch();
+    const runtime::Nanos began = runtime::Reactor::current().now();
+    EXPECT_TRUE(opened.volume->submit(held).has_value());
+    Flush first(*opened.volume);
+    first.rounds = 2;
+    EXPECT_TRUE(opened.volume->submit(first).has_value());
+    co_await runtime::sleep_for(500 * runtime::milliseconds);
+    Flush second(*opened.volume);
+    EXPECT_TRUE(opened.volume->submit(second).has_value());
+    co_await runtime::sleep_for(3 * runtime::seconds);
+    EXPECT_EQ(second.result, Errc::timed_out);
+    EXPECT_GE(second.ended_at - began, 1500 * runtime::milliseconds);
+    EXPECT_LT(second.ended_at - began, 1600 * runtime::milliseconds);
+    EXPECT_EQ(first.rounds, 0);
+    EXPECT_GE(first.ended_at - began, 2000 * runtime::milliseconds);
+    EXPECT_LT(first.ended_at - began, 2100 * runtime::milliseconds);
+    test.store.hold_writes = false;
+    while (!held.finished) co_await runtime::sleep_for(runtime::milliseconds);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_AResubmitAtADeadlineDelaysNoOther) {
+    run(due_after_a_resubmit(*this));
 }
 
 // R10: a write at its deadline is aborted; it fails only once the store said it never happens, and

@@ -108,8 +108,8 @@ void VolumeCore::expire_due() {
         first->unlink();
         expire(first->owner);
     }
-    if (first != nullptr && !deadline_timer_.armed())
-        reactor_.timers().arm(deadline_timer_, first->owner.deadline);
+    // A callback that submitted again has armed it already, but for a deadline after this one.
+    if (first != nullptr) reactor_.timers().arm(deadline_timer_, first->owner.deadline);
 }
 
 void VolumeCore::expire(OpenIo& open) {
