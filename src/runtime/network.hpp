@@ -118,6 +118,7 @@ class Listener {
     virtual ~Listener() = default;
     // The next connection; Errc::cancelled after `shut_down`.
     [[nodiscard]] virtual Task<Result<std::unique_ptr<Connection>>> accept() = 0;
+    // The address is free from here on: a Unix socket's file is removed now, and never later.
     virtual void shut_down() = 0;
     // With the port that was bound when 0 was asked for.
     [[nodiscard]] virtual const Address& local() const = 0;

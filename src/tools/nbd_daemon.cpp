@@ -95,10 +95,11 @@ struct NbdProcess {
 };
 
 // Ends the process if stopping takes too long: I/O to a store that is away cannot be taken back.
+// The socket file is not its business: the listener was shut down first of all, and by now the path
+// may be a successor's.
 class StopLimit {
   public:
-    explicit StopLimit(std::string socket)
-        : socket_(std::move(socket)), thread_([this] { watch(); }) {}
+    StopLimit() : thread_([this] { watch(); }) {}
     StopLimit(const StopLimit&) = delete;
     StopLimit& operator=(const StopLimit&) = delete;
     ~StopLimit() {
@@ -118,11 +119,9 @@ class StopLimit {
                      fmt::format("what was under way did not end within {} s and was given up: is "
                                  "a store away?",
                                  stop_limit.count())});
-        if (!socket_.empty()) ::unlink(socket_.c_str());
         ::_exit(1);
     }
 
-    std::string socket_;
     std::mutex mutex_;
     std::condition_variable changed_;
     bool stopped_ = false;
@@ -159,7 +158,7 @@ int run_nbd(const NbdArguments& arguments,
     } else {
         print_error(started.error());
     }
-    const StopLimit limit(started && address->host.starts_with('/') ? address->host : "");
+    const StopLimit limit;
     (*group)->call(0, [&] { return process.stop(); });
     return started ? 0 : 1;
 }

@@ -67,14 +67,20 @@ Result<std::unique_ptr<Listener>> UringListener::create(Ring& ring, const Addres
 }
 
 UringListener::~UringListener() {
-    if (local_.host.starts_with('/')) ::unlink(local_.host.c_str());
+    if (!shut_) remove_socket_file();
     ::close(fd_);
 }
 
 void UringListener::shut_down() {
     if (shut_) return;
     shut_ = true;
+    // While connecting to it still works, so that no successor has taken the path yet.
+    remove_socket_file();
     (void)::shutdown(fd_, SHUT_RDWR);  // ends the accepts in flight
+}
+
+void UringListener::remove_socket_file() const {
+    if (local_.host.starts_with('/')) ::unlink(local_.host.c_str());
 }
 
 Task<Result<std::unique_ptr<Connection>>> UringListener::accept() {

@@ -21,6 +21,8 @@ class UringListener final : public Listener {
     [[nodiscard]] const Address& local() const override { return local_; }
 
   private:
+    void remove_socket_file() const;
+
     Ring& ring_;
     int fd_;
     Address local_;

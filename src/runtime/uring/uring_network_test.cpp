@@ -136,6 +136,28 @@ TEST(UringNetwork, UnixEchoAndStaleSocketFile) {
     EXPECT_NE(0, ::access(path.text().c_str(), F_OK));
 }
 
+// A listener that was shut down may live on for long: the path is its successor's by then.
+TEST(UringNetwork, regression_AListenerThatWasShutDownLeavesTheSocketToItsSuccessor) {
+    TestReactor test;
+    TestPath path("/tmp");
+    test.run([&](UringReactor& reactor) -> Task<void> {
+        const Address address{path.text(), 0};
+        auto first = reactor.listen(address);
+        CO_ASSERT(first);
+        (*first)->shut_down();
+        EXPECT_NE(0, ::access(path.text().c_str(), F_OK));
+        auto second = reactor.listen(address);
+        CO_ASSERT(second);
+        (*first)->shut_down();
+        first->reset();
+        auto connected = co_await reactor.connect(address, seconds);
+        CO_ASSERT(connected);
+        auto accepted = co_await (*second)->accept();
+        EXPECT_TRUE(accepted);
+    });
+    EXPECT_NE(0, ::access(path.text().c_str(), F_OK));
+}
+
 TEST(UringNetwork, RefusesASecondListener) {
     TestReactor test;
     const Address any{"127.0.0.1", 0};
