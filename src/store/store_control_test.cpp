@@ -151,7 +151,7 @@ TEST(StoreRules, rule_t07_a_shard_that_lost_writes_answers_no_io_until_that_is_a
     rig.disconnect(*peer);
     rig.server.kill();
     // All of the log: whatever it says was durable is gone but for its newest block.
-    constexpr uint64_t log_begin = 3 * block_bytes;
+    constexpr uint64_t log_begin = uint64_t{3} * block_bytes;
     uint64_t newest = 0;
     std::vector<std::byte> block(block_bytes);
     const auto sequence = [&](uint64_t i) {

@@ -107,7 +107,7 @@ Task<bool> SuperblockReader::has_root() {
 }
 
 Task<Result<Superblock>> SuperblockReader::read() {
-    if (disk_.size_bytes() < 3 * block_bytes) {
+    if (disk_.size_bytes() < uint64_t{3} * block_bytes) {
         co_return fail(Errc::not_found, fmt::format("{}: too small to be a tray", disk_.name()));
     }
     const auto last = static_cast<Address>(
