@@ -119,5 +119,22 @@ TEST_F(CoreTest, regression_a_token_reaches_every_store_after_a_failed_open) {
     EXPECT_EQ(tokens(2), std::set{token + 2});
 }
 
+// One tray of a store that is not mounted says nothing of its others.
+TEST_F(CoreTest, regression_a_token_reaches_the_other_trays_of_a_store) {
+    ASSERT_TRUE(register_store(1, 2));
+    ASSERT_TRUE(create("vol", 4 * gib, 1, gib));
+    const uint64_t token = open("vol", 1)->writer_token();
+    fake(1).lost_trays = {tray_uuid(1, 0)};
+    EXPECT_FALSE(open("vol", 2, true));
+    for (const auto& [id, shard] : fake(1).shards) {
+        const bool told = shard.tray_uuid() != tray_uuid(1, 0);
+        EXPECT_EQ(shard.shard().writer_token(), token + (told ? 1 : 0)) << shard.tray_uuid();
+    }
+    fake(1).lost_trays.clear();
+    reactor_.run_for(2 * seconds);
+    for (const auto& [id, shard] : fake(1).shards)
+        EXPECT_EQ(shard.shard().writer_token(), token + 1);
+}
+
 }  // namespace
 }  // namespace pf::conductor

@@ -110,6 +110,30 @@ TEST_F(CoreTest, regression_a_copy_of_a_tray_does_no_harm_to_it) {
     EXPECT_TRUE(core_->cluster().trays.at(tray_uuid(1, 0)).refused);
 }
 
+// A tray that goes after the placement, before its store is told: no volume without its shards.
+TEST_F(CoreTest, regression_a_tray_goes_while_a_volume_is_placed_on_it) {
+    for (int until = 0; until < 100; until += 5) {
+        ASSERT_TRUE(register_store(1, 1, static_cast<uint64_t>(until) + 1));
+        v1::CreateVolumeRequest request;
+        request.set_name("vol");
+        request.set_size_bytes(gib);
+        bool created = false;
+        reactor_.spawn(create_and_note(*core_, std::move(request), created));
+        reactor_.run_for(until * runtime::microseconds);
+        v1::RemoveTrayRequest forget;
+        forget.set_tray_uuid(tray_uuid(1, 0));
+        forget.set_force(true);
+        fake(1).lost_trays = {tray_uuid(1, 0)};
+        (void)reactor_.run(core_->remove_tray(forget));
+        reactor_.run_for(seconds);
+        EXPECT_EQ(created, !fake(1).shards.empty()) << until;
+        if (created) (void)remove("vol");
+        reactor_.run_for(2 * seconds);
+        fake(1).shards.clear();
+        fake(1).lost_trays.clear();
+    }
+}
+
 TEST_F(CoreTest, rule_16_an_older_incarnation_never_serves) {
     ASSERT_TRUE(register_store(1, 1, 5));
     ASSERT_TRUE(create("vol", gib));

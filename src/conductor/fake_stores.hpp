@@ -19,7 +19,7 @@ class FakeStores : public StoreLink {
         uint64_t applies = 0;
         v1::AddTrayRequest last_add;
         std::set<uint64_t> damaged;        // shards that lost writes (T7)
-        std::set<std::string> lost_trays;  // it does not have them
+        std::set<std::string> lost_trays;  // not mounted
     };
 
     [[nodiscard]] runtime::Task<Result<v1::RpcReply>> call(std::string address,
@@ -45,7 +45,7 @@ class FakeStores : public StoreLink {
         if (request.has_apply_shards()) {
             for (const auto& shard : request.apply_shards().shards()) {
                 if (store.lost_trays.contains(shard.tray_uuid()))
-                    return fail(Errc::not_found, "no such tray here: " + shard.tray_uuid());
+                    return fail(Errc::unavailable, "not mounted: " + shard.tray_uuid());
                 const auto known = store.shards.find(shard.shard().id());
                 if (known != store.shards.end() &&
                     shard.shard().size_bytes() < known->second.shard().size_bytes())

@@ -38,11 +38,6 @@ v1::ApplyShard apply_of(const VolumeEntry& volume, uint32_t index, const v1::Rep
     return apply;
 }
 
-// Asked once more in the same breath, it would only be waited for again.
-bool is_away(Errc error) {
-    return error == Errc::unavailable || error == Errc::disconnected || error == Errc::timed_out;
-}
-
 }  // namespace
 
 Status Core::place_shards(VolumeEntry& volume, uint64_t size_bytes) {
@@ -112,10 +107,12 @@ Task<Status> Core::apply_shards(Volume volume, uint32_t first_index, uint32_t fr
     for (uint32_t index = first_index; index < count; ++index) {
         for (const auto& replica : volume->shard(index).in_sync()) {
             if (!only_tray.empty() && replica.tray_uuid() != only_tray) continue;
-            // A tray that was removed from the cluster took its replicas along.
-            if (!cluster_->trays.contains(replica.tray_uuid())) continue;
+            // A tray that was removed from the cluster took its replicas along; on one that went
+            // meanwhile none can be made, and its store says so.
+            const bool fresh = index >= fresh_from;
+            if (!fresh && !cluster_->trays.contains(replica.tray_uuid())) continue;
             batches[{replica.store_id(), replica.tray_uuid()}].push_back(
-                apply_of(*volume, index, replica, index >= fresh_from));
+                apply_of(*volume, index, replica, fresh));
         }
         const bool last = index + 1 == count;
         for (auto& [place, batch] : batches) {

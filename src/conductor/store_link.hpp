@@ -14,6 +14,12 @@ namespace pf::conductor {
 
 namespace v1 = ::pureflash::v1;
 
+// No answer came: asked again in the same breath, it would only be waited for again. (A store that
+// answers `unavailable` is there, with a tray that is not mounted.)
+[[nodiscard]] inline bool is_away(Errc error) {
+    return error == Errc::disconnected || error == Errc::timed_out;
+}
+
 class StoreLink {
   public:
     virtual ~StoreLink() = default;

@@ -232,7 +232,9 @@ Task<Status> Core::activate_tray(std::string uuid) {
     Status first;
     for (const auto& volume : volumes) {
         const Status activated = co_await activate_volume(volume, uuid);
-        if (!activated && first) first = activated;
+        if (activated) continue;
+        if (first) first = activated;
+        if (is_away(activated.error().code)) break;
     }
     PF_CO_TRY(first);
     // After the epochs: if we crash in between, the epochs are raised once more, which is harmless.

@@ -2,7 +2,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <utility>
 
 #include "base/log.hpp"
 #include "base/paths.hpp"
@@ -61,9 +60,10 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     }
     const uint64_t incarnation = tray.record.incarnation();
     tray.refused = false;
-    if (mounted &&
-        std::exchange(tray.seen_incarnation, report.incarnation()) != report.incarnation())
+    if (mounted && tray.seen_incarnation != report.incarnation()) {
+        tray.seen_incarnation = report.incarnation();
         tray.raised.clear();
+    }
     tray.record = report;
     tray.record.set_store_id(store_id);
     tray.record.set_incarnation(incarnation);  // until activation has persisted the new one
