@@ -112,8 +112,8 @@ TEST_F(CoreTest, regression_a_copy_of_a_tray_does_no_harm_to_it) {
 
 // A tray that goes after the placement, before its store is told: no volume without its shards.
 TEST_F(CoreTest, regression_a_tray_goes_while_a_volume_is_placed_on_it) {
-    for (int until = 0; until < 100; until += 5) {
-        ASSERT_TRUE(register_store(1, 1, static_cast<uint64_t>(until) + 1));
+    for (uint64_t until = 0; until < 100; until += 5) {
+        ASSERT_TRUE(register_store(1, 1, until + 1));
         v1::CreateVolumeRequest request;
         request.set_name("vol");
         request.set_size_bytes(gib);
