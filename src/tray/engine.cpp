@@ -225,21 +225,24 @@ Task<void> Engine::run_trimmer() {
         batch.swap(trim_queue_);
         for (const Extent& extent : batch) {
             if (failed_) break;
+            const bool too_early = planted("reuse_block_during_trim");
+            if (too_early) end_trim(extent);
             const Status done = co_await disk_->discard(uint64_t{extent.start} * block_bytes,
                                                         uint64_t{extent.count} * block_bytes);
             if (done) ++counters_.discards;  // a refused trim costs nothing but the hint
-            trimming_blocks_ -= extent.count;
-            allocator_.free(extent.start, extent.count);
+            if (!too_early) end_trim(extent);
         }
         batch.clear();
         advanced_.wake_all();
     }
-    for (const Extent& extent : trim_queue_) {
-        trimming_blocks_ -= extent.count;
-        allocator_.free(extent.start, extent.count);
-    }
+    for (const Extent& extent : trim_queue_) end_trim(extent);
     trim_queue_.clear();
     --loops_;
+}
+
+void Engine::end_trim(Extent extent) {
+    trimming_blocks_ -= extent.count;
+    allocator_.free(extent.start, extent.count);
 }
 
 void Engine::release_held() {

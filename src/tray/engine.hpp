@@ -137,6 +137,7 @@ class Engine final : private LogWriter::Client {
     void release_held();
     void give_back(Extent extent);
     runtime::Task<void> run_trimmer();
+    void end_trim(Extent extent);
 
     static void data_written(PendingWrite& write, int32_t result);
     static void write_completed(LogItem& item, bool ok);

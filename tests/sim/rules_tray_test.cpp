@@ -55,6 +55,46 @@ TEST(Rules, rule_t08_full_is_not_dead) {
     expect_tag(rig, piece, hole_tag);
 }
 
+// What is superseded is trimmed, and the device is slow with it: the blocks must not be used again
+// while the trim may still fall on what would be in them.
+TEST(Rules, rule_t03_a_trimmed_block_waits_for_its_trim) {
+    TrayRig rig;
+    rig.discard = true;
+    ASSERT_TRUE(rig.create());
+    ASSERT_TRUE(rig.write({.block = 10, .count = 16, .tag = p}));
+    rig.idle();
+    DiskFault slow;
+    slow.kind = FaultKind::slow;
+    slow.operations = DiskFault::on_discard;
+    slow.slow_extra = 30 * runtime::seconds;
+    rig.disk.inject(slow);
+    ASSERT_TRUE(rig.write({.block = 10, .count = 16, .tag = q}));
+    // Once through the free space, and on with overwrites: for these there is not enough without
+    // what is being trimmed.
+    uint32_t written = 0;
+    for (; rig.tray().usage().free_blocks > 96; written += 16)
+        ASSERT_TRUE(rig.write({.block = 64 + written, .count = 16, .tag = 10'000 + written}));
+    std::vector<std::shared_ptr<Issued>> more;
+    for (uint32_t at = 0; at < 96; at += 16)
+        more.push_back(rig.begin({.block = 64 + at, .count = 16, .tag = 10'000 + at}));
+    rig.idle(runtime::seconds);
+    EXPECT_FALSE(more.back()->status) << "it waits for the trim";
+    EXPECT_EQ(rig.tray().counters().discards, 0u);
+    rig.idle(60 * runtime::seconds);
+    for (const auto& write : more) EXPECT_TRUE(write->acked());
+    EXPECT_GT(rig.tray().counters().discards, 0u);
+    EXPECT_EQ(rig.tray().usage().held_blocks, 0u);
+    for (int round = 0; round < 2; ++round) {
+        expect_tag(rig, 10, q);
+        for (uint32_t block = 0; block < written; ++block) {
+            const Result<Tag> found = rig.read(64 + block, {10'000 + block});
+            ASSERT_TRUE(found.has_value()) << block << ": " << found.error().text();
+        }
+        const Status back = rig.reboot();
+        ASSERT_TRUE(back) << back.error().text();
+    }
+}
+
 // Limits are refused by name and break nothing.
 TEST(Rules, rule_t11_limits_are_refused_by_name) {
     TrayRig rig(uint64_t{16} << 20, uint64_t{1} << 20);

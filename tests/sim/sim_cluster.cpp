@@ -92,6 +92,7 @@ Task<void> SimCluster::start_store(SimReactor& reactor, std::shared_ptr<StorePro
     options.data_address = fmt::format("store:{}", store_port);
     options.conductor = {"conductor", conductor_port};
     options.version = "test";
+    options.discard = shape_.discard;
     options.slow_io = 3600 * runtime::seconds;
     options.save_cluster = [this](const Uuid& cluster) {
         cluster_uuid_ = cluster;

@@ -25,6 +25,7 @@ struct ClusterShape {
     uint64_t shard_bytes = uint64_t{4} << 20;  // a volume has more than one shard
     bool volatile_cache = true;
     bool fua = true;
+    bool discard = false;  // the store trims what its trays free
 };
 
 [[nodiscard]] std::string volume_name(uint32_t index);

@@ -72,6 +72,7 @@ class Run {
         shape.volumes = static_cast<uint32_t>(rng_.between(1, 2));
         shape.volatile_cache = rng_.below(3) != 0;
         shape.fua = rng_.below(2) != 0;
+        shape.discard = Rng(seed ^ 0x7219).below(4) == 0;
         return shape;
     }
 

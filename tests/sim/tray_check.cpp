@@ -309,11 +309,14 @@ Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
         co_await runtime::sleep_for(20 * runtime::milliseconds);
     }
     // Freed blocks are held until an idle tray has confirmed its tail (T3, T6), and what a deleted
-    // generation freed until a checkpoint no longer refers to it (T4).
-    for (int wait = 0; wait < 100 && tray.usage().held_blocks != 0; ++wait) {
+    // generation freed until a checkpoint no longer refers to it (T4). Few of them: each frees
+    // blocks of its own, which may be trimmed slowly.
+    for (int wait = 0; wait < 1000 && tray.usage().held_blocks != 0; ++wait) {
+        if (wait % 100 == 0) {
+            Status done = co_await tray.checkpoint();
+            if (!done) co_return "checkpoint: " + done.error().text();
+        }
         co_await runtime::sleep_for(20 * runtime::milliseconds);
-        Status done = co_await tray.checkpoint();
-        if (!done) co_return "checkpoint: " + done.error().text();
     }
     co_return check_space(tray.usage(), model);
 }

@@ -22,6 +22,7 @@ struct MachineShape {
     uint64_t log_bytes = uint64_t{64} << 10;
     bool volatile_cache = true;
     bool fua = true;
+    bool discard = false;  // the tray trims what it frees
     uint32_t slow_ppm = 0;
     uint32_t slow_read_ppm = 0;
     runtime::Nanos slow_extra = 0;
@@ -44,6 +45,7 @@ struct MachineShape {
             shape.slow_ppm = 0;
             shape.slow_read_ppm = 250'000;
         }
+        shape.discard = rng.below(4) == 0;
         return shape;
     }
     // The same disk in another machine, in a hurry.
@@ -59,6 +61,7 @@ struct MachineShape {
 // with the process.
 struct Process {
     uint64_t log_bytes = 0;  // for a format
+    bool discard = false;
     std::unique_ptr<tray::Tray> tray;
 };
 
@@ -77,6 +80,7 @@ inline runtime::Task<Result<tray::Tray*>> open_tray(Process& process, bool forma
     }
     tray::MountOptions options;
     options.cluster = cluster_uuid;
+    options.discard = process.discard;
     options.cache_bytes = 0;  // the least there is: tables of older generations come and go
     auto tray = co_await tray::Tray::mount(std::move(*disk), options);
     if (!tray) co_return std::unexpected<Error>(std::move(tray).error());
@@ -120,6 +124,7 @@ class Machine {
         node_.start([this](runtime::sim::SimReactor&) {
             auto process = std::make_shared<Process>();
             process->log_bytes = shape_.log_bytes;
+            process->discard = shape_.discard;
             process_ = process.get();
             return process;
         });

@@ -45,6 +45,7 @@ Task<Status> TrayRig::mount(bool format) {
     }
     tray::MountOptions options;
     options.cluster = cluster_uuid;
+    options.discard = discard;
     PF_CO_TRY_ASSIGN(*tray_, co_await tray::Tray::mount(std::move(device), options));
     if (!format) co_return Status{};
     co_return co_await tray().create_shard(new_shard(shard));

@@ -73,6 +73,7 @@ class TrayRig {
     [[nodiscard]] tray::Tray& tray() { return **tray_; }
 
     tray::SnapSeq head = 1;
+    bool discard = false;  // the next mount trims what it frees
     runtime::sim::Simulation sim;
     runtime::sim::SimNode& node;
     runtime::sim::SimDisk& disk;
