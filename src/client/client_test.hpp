@@ -66,6 +66,8 @@ class FakeStore : public net::Handler {
         if (is_write && is_last(lose_before)) channel.disconnect();
         if (command.epoch != tray.epoch) {
             status = Errc::stale_epoch;
+        } else if (refuse_everything) {
+            status = Errc::bad_payload;
         } else {
             switch (command.opcode) {
                 case wire::Opcode::read:
@@ -210,6 +212,7 @@ class FakeStore : public net::Handler {
     uint32_t lose_after = 0;
     uint32_t damage_reads = 0;
     uint32_t refuse_payloads = 0;
+    bool refuse_everything = false;  // with bad_payload
     uint32_t refuse_aborts = 0;
     Errc force_status = Errc::ok;
     uint64_t fenced_shard = 0;

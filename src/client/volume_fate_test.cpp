@@ -83,6 +83,30 @@ Task<void> damaged_reads(ClientTest& test) {
     EXPECT_EQ(done, Errc::corrupt);
     co_await opened.close();
 }
+// A store that finds fault with a payload where there was none: the client copied what it had not.
+Task<void> bad_payload_without_payload(ClientTest& test) {
+    Opened opened = co_await open_volume(16);
+    Errc written = co_await write(*opened.volume, 0, pattern(4096, 1));  // opens the session
+    EXPECT_EQ(written, Errc::ok);
+    test.store.refuse_everything = true;
+    constexpr std::pair<IoKind, uint64_t> commands[] = {
+        {IoKind::read, 0}, {IoKind::read, 512}, {IoKind::discard, 0}, {IoKind::write_zeroes, 0}};
+    for (const auto& [kind, offset] : commands) {
+        TestIo io(kind, offset, std::vector<std::byte>(8192));
+        if (kind != IoKind::read) io.data = {};
+        const Errc done = co_await run_io(*opened.volume, io);
+        EXPECT_EQ(done, Errc::protocol) << static_cast<int>(kind) << " at " << offset;
+    }
+    EXPECT_EQ(opened.volume->counters().copied, 0u);
+    test.store.refuse_everything = false;
+    written = co_await write(*opened.volume, 0, pattern(4096, 2));
+    EXPECT_EQ(written, Errc::ok);
+    co_await opened.close();
+}
+TEST_F(ClientTest, regression_ABadPayloadIsNoAnswerToACommandWithoutOne) {
+    run(bad_payload_without_payload(*this));
+}
+
 TEST_F(ClientTest, ReadsAgainOnceWhenBytesAreDamaged) {
     run(damaged_reads(*this));
 }

@@ -36,6 +36,7 @@ void VolumeCore::on_refusal(Piece& piece, Errc status) {
     ShardLink& link = *piece.shard;
     switch (status) {
         case Errc::bad_payload:
+            if (piece.command.payload_length == 0) return settle(piece, Errc::protocol);
             if (!piece.expired) return copy_and_resend(piece);
             if (!piece.abort_in_channel) serve(link);  // of an expired write the abort decides
             return;

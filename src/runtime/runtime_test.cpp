@@ -255,6 +255,30 @@ TEST_F(RuntimeTest, AMutexLetsOneInAtATime) {
     EXPECT_EQ(passed, 10);
 }
 
+TEST_F(RuntimeTest, regression_WhoAsksLaterDoesNotOvertakeTheWaiterOfAMutex) {
+    Mutex mutex;
+    std::string order;
+    const auto enter = [&](char name) {
+        node_.reactor().spawn([](Mutex& lock, std::string& out, char who) -> Task<void> {
+            co_await lock.lock();
+            out += who;
+            co_await sleep_for(1 * milliseconds);
+            lock.unlock();
+        }(mutex, order, name));
+    };
+    node_.call([&] {
+        node_.reactor().spawn([](Mutex& lock, auto& ask) -> Task<void> {
+            co_await lock.lock();
+            ask('a');
+            ask('b');
+            lock.unlock();
+            ask('c');  // before 'a' has run
+        }(mutex, enter));
+    });
+    sim_.run_until_idle();
+    EXPECT_EQ(order, "abc");
+}
+
 TEST_F(RuntimeTest, AWaiterThatIsDestroyedLeavesItsQueue) {
     WaitQueue queue;
     {

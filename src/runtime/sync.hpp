@@ -4,6 +4,7 @@
 
 #include <coroutine>
 #include <cstdint>
+#include <utility>
 
 #include "base/list.hpp"
 #include "runtime/task.hpp"
@@ -82,18 +83,16 @@ class WaitGroup {
     WaitQueue queue_;
 };
 
-// A mutex across suspensions. Waiters get it in order, but who asks before the woken one has run
-// goes first.
+// A mutex across suspensions. Everybody gets it in the order of asking.
 class Mutex {
   public:
     [[nodiscard]] Task<void> lock() {
-        while (locked_) co_await queue_.wait();
-        locked_ = true;
+        if (std::exchange(locked_, true)) co_await queue_.wait();
     }
     void unlock() {
         PF_ASSERT(locked_);
-        locked_ = false;
-        queue_.wake_one();
+        // Handed over: free in between, it would go to whoever asks before the woken one has run.
+        locked_ = queue_.wake_one();
     }
 
   private:
