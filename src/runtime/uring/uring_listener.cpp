@@ -40,6 +40,12 @@ void remove_stale_socket(const SocketAddress& address, const std::string& path) 
     }
 }
 
+std::optional<SocketFile> find_socket_file(const std::string& path) {
+    struct stat info{};
+    if (::lstat(path.c_str(), &info) != 0) return std::nullopt;
+    return SocketFile{info.st_dev, info.st_ino};
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Listener>> UringListener::create(Ring& ring, const Address& address) {
@@ -52,9 +58,12 @@ Result<std::unique_ptr<Listener>> UringListener::create(Ring& ring, const Addres
         const int on = 1;
         (void)::setsockopt(socket.fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
     }
-    if (::bind(socket.fd, to.raw(), to.length) != 0 || ::listen(socket.fd, backlog) != 0) {
-        return fail_at("listen on", address, errno);
-    }
+    if (::bind(socket.fd, to.raw(), to.length) != 0) return fail_at("listen on", address, errno);
+    // At once: until listen() our file looks stale to others. One that replaces it between bind()
+    // and here is taken for ours.
+    std::optional<SocketFile> file;
+    if (to.family() == AF_UNIX) file = find_socket_file(address.host);
+    if (::listen(socket.fd, backlog) != 0) return fail_at("listen on", address, errno);
     Address local = address;
     if (to.family() != AF_UNIX) {
         SocketAddress bound;
@@ -63,7 +72,7 @@ Result<std::unique_ptr<Listener>> UringListener::create(Ring& ring, const Addres
         }
         local = from_socket_address(bound);
     }
-    return std::make_unique<UringListener>(ring, socket.release(), std::move(local));
+    return std::make_unique<UringListener>(ring, socket.release(), std::move(local), file);
 }
 
 UringListener::~UringListener() {
@@ -80,7 +89,9 @@ void UringListener::shut_down() {
 }
 
 void UringListener::remove_socket_file() const {
-    if (local_.host.starts_with('/')) ::unlink(local_.host.c_str());
+    // Someone may have removed our file and another taken the path. Who takes it between these two
+    // calls still loses its file.
+    if (file_ && find_socket_file(local_.host) == file_) ::unlink(local_.host.c_str());
 }
 
 Task<Result<std::unique_ptr<Connection>>> UringListener::accept() {

@@ -158,6 +158,30 @@ TEST(UringNetwork, regression_AListenerThatWasShutDownLeavesTheSocketToItsSucces
     EXPECT_NE(0, ::access(path.text().c_str(), F_OK));
 }
 
+// An operator, or a server that starts at the same moment, may remove the file of one that runs.
+TEST(UringNetwork, regression_AListenerLeavesASocketFileThatIsNotItsOwn) {
+    TestReactor test;
+    for (const bool shut : {true, false}) {
+        SCOPED_TRACE(shut ? "shut down" : "destroyed");
+        TestPath path("/tmp");
+        test.run([&](UringReactor& reactor) -> Task<void> {
+            const Address address{path.text(), 0};
+            auto first = reactor.listen(address);
+            CO_ASSERT(first);
+            EXPECT_EQ(0, ::unlink(path.text().c_str()));
+            auto second = reactor.listen(address);
+            CO_ASSERT(second);
+            if (shut) (*first)->shut_down();
+            first->reset();
+            auto connected = co_await reactor.connect(address, seconds);
+            CO_ASSERT(connected);
+            auto accepted = co_await (*second)->accept();
+            EXPECT_TRUE(accepted);
+        });
+        EXPECT_NE(0, ::access(path.text().c_str(), F_OK));
+    }
+}
+
 TEST(UringNetwork, RefusesASecondListener) {
     TestReactor test;
     const Address any{"127.0.0.1", 0};
