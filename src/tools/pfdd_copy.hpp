@@ -21,6 +21,9 @@ struct CopyCounts {
     uint64_t partial_out = 0;
     uint64_t bytes = 0;         // of the input, written
     uint64_t padded_bytes = 0;  // zeros added to fill the last sector of a volume
+
+    // Changes whenever a read or a write of a block ends.
+    [[nodiscard]] uint64_t records() const { return full_in + partial_in + full_out + partial_out; }
 };
 
 // Whether the source has what is to be skipped. For before the target is opened, which may create

@@ -35,9 +35,10 @@ double Report::seconds_so_far() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - began_).count();
 }
 
-bool StallWatch::notice(uint64_t bytes, bool busy, Time now) {
-    const bool moved = bytes != bytes_ || !busy || now - looked_ > std::chrono::seconds(1);
-    bytes_ = bytes;
+bool StallWatch::notice(const CopyCounts& counts, bool busy, Time now) {
+    const uint64_t records = counts.records();
+    const bool moved = records != records_ || !busy || now - looked_ > std::chrono::seconds(1);
+    records_ = records;
     looked_ = now;
     if (moved) {
         moved_ = now;
@@ -49,14 +50,14 @@ bool StallWatch::notice(uint64_t bytes, bool busy, Time now) {
 void Report::say_stalled() {
     if (terminal_ && line_length_ > 0) fmt::print(stderr, "\n");
     fmt::print(stderr,
-               "pfdd: nothing was read or written for {} s: waiting for the volume's store; see "
+               "pfdd: no block was finished for {} s: the volume's store is away or slow; see "
                "'pfcli status'\n",
                StallWatch::limit.count());
 }
 
 void Report::tick(const Copy& copy) {
     const auto now = std::chrono::steady_clock::now();
-    if (stall_.notice(copy.counts().bytes, copy.busy(), now) && status_ != DdOptions::Status::none)
+    if (stall_.notice(copy.counts(), copy.busy(), now) && status_ != DdOptions::Status::none)
         say_stalled();
     const bool wanted = status_ == DdOptions::Status::progress ||
                         (status_ == DdOptions::Status::automatic && terminal_);

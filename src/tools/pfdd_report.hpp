@@ -7,7 +7,8 @@
 
 namespace pf::tools {
 
-// Finds that a copy waits for a volume that does not answer, and says so once each time.
+// Finds that a copy waits for a volume that does not answer, and says so once each time. What came
+// of a block that is under way cannot be seen: a large one may look like a stall on a slow path.
 class StallWatch {
   public:
     using Time = std::chrono::steady_clock::time_point;
@@ -16,12 +17,12 @@ class StallWatch {
 
     explicit StallWatch(Time now) : moved_(now), looked_(now) {}
 
-    // True once when nothing moved for `limit`. To be asked often: who did not look for a second
-    // was waiting for something else, as for a pipe.
-    bool notice(uint64_t bytes, bool busy, Time now);
+    // True once when no block was finished for `limit`. To be asked often: who did not look for a
+    // second was waiting for something else, as for a pipe.
+    bool notice(const CopyCounts& counts, bool busy, Time now);
 
   private:
-    uint64_t bytes_ = 0;
+    uint64_t records_ = 0;
     Time moved_;
     Time looked_;
     bool said_ = false;

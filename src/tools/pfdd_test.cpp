@@ -114,21 +114,21 @@ TEST_F(Pfdd, CopiesBothWaysInEveryShape) {
 TEST(StallWatch, SaysOnceThatAVolumeDoesNotAnswer) {
     StallWatch::Time now;
     StallWatch watch(now);
-    uint64_t bytes = 0;
+    CopyCounts counts;
     // How often it was said in so many tenths of a second.
     const auto wait = [&](int tenths, bool busy) {
         int said = 0;
         for (int i = 0; i < tenths; ++i) {
             now += std::chrono::milliseconds(100);
-            said += watch.notice(bytes, busy, now) ? 1 : 0;
+            said += watch.notice(counts, busy, now) ? 1 : 0;
         }
         return said;
     };
     EXPECT_EQ(wait(90, true), 0);
-    bytes = 1;
+    counts.full_out = 1;
     EXPECT_EQ(wait(90, true), 0);
     EXPECT_EQ(wait(300, true), 1);
-    bytes = 2;
+    counts.partial_out = 1;
     EXPECT_EQ(wait(110, true), 1) << "another stall";
     EXPECT_EQ(wait(300, false), 0) << "nothing is under way";
     EXPECT_EQ(wait(50, true), 0);
@@ -153,6 +153,18 @@ TEST_F(Pfdd, SkipsSeeksAndMakesHoles) {
     EXPECT_EQ(file_bytes("out").size(), 200u * 4096);
     EXPECT_TRUE(
         std::equal(bytes.begin() + 8192, bytes.begin() + 202 * 4096, file_bytes("out").begin()));
+// Large blocks take long to be read before the first of them is written.
+TEST(StallWatch, regression_a_block_that_was_read_is_no_stall) {
+    StallWatch::Time now;
+    StallWatch watch(now);
+    CopyCounts counts;
+    for (int i = 0; i < 300; ++i) {
+        now += std::chrono::milliseconds(100);
+        if (i % 50 == 0) ++counts.full_in;
+        EXPECT_FALSE(watch.notice(counts, true, now)) << i;
+    }
+}
+
 }
 
 TEST_F(Pfdd, NeitherReadsNorWritesHoles) {
