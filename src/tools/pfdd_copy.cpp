@@ -103,7 +103,10 @@ Status Copy::run(const std::function<bool()>& stop, const std::function<void()>&
     stop_limit_ = stop_limit;
     for (Endpoint* each : {&input_, &output_}) each->stop_when(stop);
     for (Holes* each : {&input_holes_, &output_holes_})
-        each->give_up_when([this] { return overdue(); });
+        each->wait_while([this, &tick] {
+            tick();
+            return !overdue();
+        });
     while (result_ && !gave_up_) {
         if (stop_()) input_ended_ = true;
         const bool moved = advance();
@@ -318,6 +321,7 @@ Status Copy::finish_output() {
 }
 
 bool Copy::busy() const {
+    if (input_holes_.asking() || output_holes_.asking()) return true;
     return std::ranges::any_of(blocks_, [](const Block& block) {
         return block.state == Block::State::reading || block.state == Block::State::writing;
     });

@@ -46,7 +46,7 @@ class Copy {
     static constexpr std::chrono::milliseconds default_stop_limit{10'000};
 
     [[nodiscard]] const CopyCounts& counts() const { return counts_; }
-    // I/O of a volume is under way.
+    // I/O of a volume, or a question to one, is under way.
     [[nodiscard]] bool busy() const;
     // What is to be copied, if it is known.
     [[nodiscard]] std::optional<uint64_t> expected_bytes() const { return expected_; }

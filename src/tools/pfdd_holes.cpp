@@ -40,14 +40,14 @@ Status Holes::ask_volume(uint64_t offset) {
     const uint64_t length = std::min(window_bytes, *endpoint_.size() - offset);
     extents_.resize(extents_at_once);
     extent_count_ = extents_at_once;
-    answer_ = {};
+    answer_ = {0, false};
     const int accepted = pfbd_block_states(
         endpoint_.volume(), length, offset, extents_.data(), &extent_count_,
         [](void* argument, int status) { *static_cast<Answer*>(argument) = {status, true}; },
         &answer_);
     if (accepted != 0) answer_ = {accepted, true};
     while (!answer_.done) {
-        if (give_up_())
+        if (!go_on_())
             return fail(Errc::cancelled, fmt::format("'{}' does not answer", endpoint_.name()));
         cluster_.poll(poll_us);
     }

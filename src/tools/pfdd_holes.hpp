@@ -25,19 +25,22 @@ class Holes {
     // What begins at `offset`, of at most `limit` > 0 bytes. A side that cannot tell says data.
     [[nodiscard]] Result<Run> at(uint64_t offset, uint64_t limit);
 
-    // An answer is not waited for once this gives true. This must outlive the process's I/O then.
-    void give_up_when(std::function<bool()> give_up) { give_up_ = std::move(give_up); }
+    // Asked often while an answer is waited for, and no longer once it gives false. This must
+    // outlive the process's I/O then.
+    void wait_while(std::function<bool()> go_on) { go_on_ = std::move(go_on); }
+    // A question to a volume is under way.
+    [[nodiscard]] bool asking() const { return !answer_.done; }
 
   private:
     struct Answer {
         int status = 0;
-        bool done = false;
+        bool done = true;
     };
     [[nodiscard]] Status ask_volume(uint64_t offset);
 
     Endpoint& endpoint_;
     Cluster& cluster_;
-    std::function<bool()> give_up_ = [] { return false; };
+    std::function<bool()> go_on_ = [] { return true; };
     Answer answer_;  // an abandoned question still writes to these three
     uint32_t extent_count_ = 0;
     std::vector<pfbd_extent> extents_;  // of a volume, from `known_from_` on

@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 
 #include "client/client_test.hpp"
 #include "runtime/uring/reactor_thread.hpp"
@@ -13,6 +14,15 @@
 
 namespace pf::tools {
 namespace {
+
+// A copy that is about to run.
+struct Prepared {
+    DdOptions options;
+    Cluster cluster;
+    Endpoint input;
+    Endpoint output;
+    std::optional<Copy> copy;
+};
 
 class Pfdd : public ::testing::Test {
   public:
@@ -41,24 +51,29 @@ class Pfdd : public ::testing::Test {
         test->conductor_server.reset();
         co_return true;
     }
-    Status copy(const std::vector<std::string>& operands) {
+    Status prepare(Prepared& to, const std::vector<std::string>& operands) const {
         std::vector<const char*> argv{"pfdd"};
         for (const std::string& operand : operands) argv.push_back(operand.c_str());
-        PF_TRY_ASSIGN(const DdOptions options,
-                      parse_dd_options(static_cast<int>(argv.size()), argv.data()));
-        Cluster cluster;
-        PF_TRY(cluster.connect(conductor_text, options.depth));
-        Endpoint input;
-        Endpoint output;
-        PF_TRY(input.open(options.input, Endpoint::Use::input, cluster));
-        PF_TRY(output.open(options.output, Endpoint::Use::output, cluster));
-        Copy copy(options, cluster, input, output);
-        PF_TRY(copy.prepare());
+        PF_TRY_ASSIGN(to.options, parse_dd_options(static_cast<int>(argv.size()), argv.data()));
+        PF_TRY(to.cluster.connect(conductor_text, to.options.depth));
+        PF_TRY(to.input.open(to.options.input, Endpoint::Use::input, to.cluster));
+        PF_TRY(to.output.open(to.options.output, Endpoint::Use::output, to.cluster));
+        to.copy.emplace(to.options, to.cluster, to.input, to.output);
+        return to.copy->prepare();
+    }
+    Status copy(const std::vector<std::string>& operands) {
+        Prepared prepared;
+        PF_TRY(prepare(prepared, operands));
         hand_over();
-        const Status done = copy.run([] { return false; }, [] {});
+        const Status done = prepared.copy->run([] { return false; }, [] {});
         hand_over();
-        counts = copy.counts();
+        counts = prepared.copy->counts();
         return done;
+    }
+    // Answers what was held back, so that nothing uses the memory of a copy that gave up.
+    void release(Prepared& prepared) {
+        store.hold_states = false;
+        while (prepared.copy->busy()) prepared.cluster.poll(1000);
     }
     // The fake's bytes belong to its thread while it copies and to the test's otherwise. That one
     // waits for the other's answers is nothing that TSan sees.
@@ -137,6 +152,18 @@ TEST(StallWatch, SaysOnceThatAVolumeDoesNotAnswer) {
     EXPECT_EQ(wait(20, true), 1);
 }
 
+// Large blocks take long to be read before the first of them is written.
+TEST(StallWatch, regression_a_block_that_was_read_is_no_stall) {
+    StallWatch::Time now;
+    StallWatch watch(now);
+    CopyCounts counts;
+    for (int i = 0; i < 300; ++i) {
+        now += std::chrono::milliseconds(100);
+        if (i % 50 == 0) ++counts.full_in;
+        EXPECT_FALSE(watch.notice(counts, true, now)) << i;
+    }
+}
+
 TEST_F(Pfdd, SkipsSeeksAndMakesHoles) {
     std::vector<std::byte> bytes(1u << 20);
     bytes[500'000] = std::byte{1};
@@ -153,18 +180,6 @@ TEST_F(Pfdd, SkipsSeeksAndMakesHoles) {
     EXPECT_EQ(file_bytes("out").size(), 200u * 4096);
     EXPECT_TRUE(
         std::equal(bytes.begin() + 8192, bytes.begin() + 202 * 4096, file_bytes("out").begin()));
-// Large blocks take long to be read before the first of them is written.
-TEST(StallWatch, regression_a_block_that_was_read_is_no_stall) {
-    StallWatch::Time now;
-    StallWatch watch(now);
-    CopyCounts counts;
-    for (int i = 0; i < 300; ++i) {
-        now += std::chrono::milliseconds(100);
-        if (i % 50 == 0) ++counts.full_in;
-        EXPECT_FALSE(watch.notice(counts, true, now)) << i;
-    }
-}
-
 }
 
 TEST_F(Pfdd, NeitherReadsNorWritesHoles) {
@@ -305,6 +320,24 @@ TEST_F(Pfdd, regression_an_error_of_closing_the_target_is_reported) {
     ASSERT_FALSE(done.has_value());
     EXPECT_TRUE(done.error().message.starts_with("cannot close '" + target + "'"))
         << done.error().message;
+}
+
+// While it asked what a volume holds, a copy said nothing to whom it reports to.
+TEST_F(Pfdd, regression_waiting_for_an_answer_about_holes_is_reported) {
+    Prepared prepared;
+    const Status opened = prepare(prepared, {"if=pf:v", "of=" + path("out"), "conv=sparse"});
+    ASSERT_TRUE(opened.has_value()) << opened.error().text();
+    store.hold_states = true;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    const auto stop = [&] { return std::chrono::steady_clock::now() > end; };
+    int reported = 0;
+    const auto tick = [&] {
+        if (prepared.copy->busy() && store.hold_states.exchange(false)) ++reported;
+    };
+    const Status done = prepared.copy->run(stop, tick, std::chrono::milliseconds(200));
+    EXPECT_TRUE(done.has_value()) << done.error().text();
+    EXPECT_EQ(reported, 1);
+    release(prepared);
 }
 
 }  // namespace
