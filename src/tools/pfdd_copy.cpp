@@ -107,7 +107,7 @@ Status Copy::run(const std::function<bool()>& stop, const std::function<void()>&
             tick();
             return !overdue();
         });
-    while (result_ && !gave_up_) {
+    while (result_) {
         if (stop_()) input_ended_ = true;
         const bool moved = advance();
         tick();
@@ -120,23 +120,31 @@ Status Copy::run(const std::function<bool()>& stop, const std::function<void()>&
         }
     }
     // What is under way still uses our memory.
-    while (busy() && !overdue()) cluster_.poll(poll_us);
-    if (gave_up_)
-        return fail(Errc::timed_out,
-                    fmt::format("interrupted, and what was under way did not end within {} s: "
-                                "given up",
-                                std::chrono::duration<double>(stop_limit_).count()));
+    while (busy() && !overdue()) {
+        cluster_.poll(poll_us);
+        tick();
+    }
     if (result_) result_ = finish_output();
     return result_;
 }
 
-// Whether the stop has been waited for long enough. A store that is away may never answer.
+// Whether what is under way was waited for long enough after an error or the stop. A store that is
+// away may never answer.
 bool Copy::overdue() {
-    if (gave_up_ || !stop_()) return gave_up_;
+    if (gave_up_ || (result_ && !stop_())) return gave_up_;
     const auto now = std::chrono::steady_clock::now();
     if (!stopped_at_) stopped_at_ = now;
     gave_up_ = now - *stopped_at_ >= stop_limit_;
+    if (gave_up_) say_given_up();
     return gave_up_;
+}
+
+// The first error stays the one that is returned.
+void Copy::say_given_up() {
+    const std::string text = fmt::format("what was under way did not end within {} s: given up",
+                                         std::chrono::duration<double>(stop_limit_).count());
+    if (result_) return fail_with({Errc::timed_out, "interrupted, and " + text});
+    result_.error().message += "; " + text;
 }
 
 // Begins whatever can begin; false when everything waits.

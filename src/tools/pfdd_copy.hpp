@@ -37,7 +37,7 @@ class Copy {
     // Refuses what cannot fit before anything is changed.
     [[nodiscard]] Status prepare();
     // Runs until the end, the first error, or until `stop()` gives true. Calls `tick` often. After
-    // `stop` what is under way may still end, but not longer than `stop_limit`.
+    // an error or `stop` what is under way may still end, but not longer than `stop_limit`.
     [[nodiscard]] Status run(const std::function<bool()>& stop, const std::function<void()>& tick,
                              std::chrono::milliseconds stop_limit = default_stop_limit);
     // I/O was given up that still uses the memory of this: the process has to end without
@@ -69,6 +69,7 @@ class Copy {
 
     bool advance();
     [[nodiscard]] bool overdue();
+    void say_given_up();
     bool start_read(Block& block);
     [[nodiscard]] Result<bool> plan_hole(Block& block);
     bool start_write(Block& block);

@@ -73,6 +73,7 @@ class Pfdd : public ::testing::Test {
     // Answers what was held back, so that nothing uses the memory of a copy that gave up.
     void release(Prepared& prepared) {
         store.hold_states = false;
+        group->call(0, [this] { return store.hold_reads = false; });
         while (prepared.copy->busy()) prepared.cluster.poll(1000);
     }
     // The fake's bytes belong to its thread while it copies and to the test's otherwise. That one
@@ -337,6 +338,28 @@ TEST_F(Pfdd, regression_waiting_for_an_answer_about_holes_is_reported) {
     const Status done = prepared.copy->run(stop, tick, std::chrono::milliseconds(200));
     EXPECT_TRUE(done.has_value()) << done.error().text();
     EXPECT_EQ(reported, 1);
+    release(prepared);
+}
+
+// After an error what was under way was waited for without a limit, and a signal hid the error.
+TEST_F(Pfdd, regression_after_an_error_a_store_that_is_away_is_given_up) {
+    std::ranges::fill(tray.bytes, std::byte{0xff});
+    // A hole first: it can be written while the reads of what follows do not end.
+    std::ranges::fill(std::span(tray.bytes).first(65536), std::byte{0});
+    Prepared prepared;
+    const Status opened = prepare(prepared, {"if=pf:v", "of=/dev/full", "bs=64k", "conv=sparse"});
+    ASSERT_TRUE(opened.has_value()) << opened.error().text();
+    group->call(0, [this] { return store.hold_reads = true; });
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    const auto stop = [&] { return std::chrono::steady_clock::now() > end; };
+    int ticks = 0;
+    const Status done = prepared.copy->run(stop, [&] { ++ticks; }, std::chrono::milliseconds(200));
+    ASSERT_FALSE(done.has_value());
+    EXPECT_EQ(done.error().code, Errc::no_space) << done.error().text();
+    EXPECT_NE(done.error().message.find("given up"), std::string::npos) << done.error().text();
+    EXPECT_TRUE(prepared.copy->gave_up());
+    EXPECT_FALSE(stop()) << "it waited for a signal";
+    EXPECT_GT(ticks, 1) << "it waited in silence";
     release(prepared);
 }
 
