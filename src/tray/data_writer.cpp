@@ -29,6 +29,8 @@ DataWriter::Run& DataWriter::run_for(uint64_t offset, uint64_t bytes) {
     }
     if (free_runs_.empty()) {
         runs_.push_back(std::make_unique<Run>());
+        runs_.back()->memory.reserve(max_gathered_bytes / block_bytes);
+        runs_.back()->writes.reserve(max_gathered_bytes / block_bytes);
         free_runs_.reserve(runs_.size());
         gathered_.reserve(runs_.size());
         free_runs_.push_back(runs_.back().get());
