@@ -12,7 +12,8 @@ foreach(unit pureflash pfs pfconductor)
 endforeach()
 install(FILES ${CMAKE_SOURCE_DIR}/deploy/pfs.toml ${CMAKE_SOURCE_DIR}/deploy/pfconductor.toml
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash/examples)
-install(FILES ${CMAKE_SOURCE_DIR}/README.md ${CMAKE_SOURCE_DIR}/LICENSE
+# Not README.md, which is about the sources and links into them: start.md is the way in here.
+install(FILES ${CMAKE_SOURCE_DIR}/LICENSE
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash)
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/docs/reference ${CMAKE_SOURCE_DIR}/docs/operate
   DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/pureflash)

@@ -116,6 +116,14 @@ class Installed(unittest.TestCase):
             made = output(os.path.join(self.prefix, "bin/pfcli"), "completion", shell)
             self.assertEqual((share / file).read_text(encoding="utf-8"), made)
 
+    def test_pages_link_to_installed_pages(self):
+        pages = list((pathlib.Path(self.prefix) / "share/doc/pureflash").rglob("*.md"))
+        self.assertGreater(len(pages), 10)
+        for page in pages:
+            for link in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+                if "://" not in link:
+                    self.assertTrue((page.parent / link).exists(), f"{page}: {link}")
+
     def test_units(self):
         folder = pathlib.Path(self.prefix) / "lib/systemd/system"
         for name in ("pureflash", "pfs", "pfconductor"):
@@ -125,6 +133,8 @@ class Installed(unittest.TestCase):
             program = unit["Service"]["ExecStart"].split()[0]
             self.assertTrue(program.startswith("/opt/pf/bin/"), program)
             self.assertTrue(os.access(self.folder + program, os.X_OK), program)
+            # Mounting large trays takes longer than systemd's 90 s.
+            self.assertEqual(unit["Service"].get("TimeoutStartSec"), "infinity", name)
             page = unit["Unit"]["Documentation"].removeprefix("file:")
             self.assertTrue(os.path.exists(self.folder + page), page)
 
