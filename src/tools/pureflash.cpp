@@ -35,6 +35,7 @@ struct ServeOptions {
     bool insecure_listen = false;
     std::string log_level = "warning";
     std::string write_cache = "detect";
+    std::string slow_io = "2s";
 
     [[nodiscard]] runtime::Address address(uint16_t offset) const {
         return {host, static_cast<uint16_t>(port_base + offset)};
@@ -84,6 +85,7 @@ Status check(const ServeOptions& options) {
     if (options.data.empty()) return fail(Errc::invalid_argument, "--data '': give a folder");
     PF_TRY(tools::naming("--log-level", parse_log_level(options.log_level)));
     PF_TRY(tools::naming("--write-cache", pfs::parse_write_cache(options.write_cache)));
+    PF_TRY(tools::naming("--slow-io", parse_duration(options.slow_io)));
     PF_TRY(tools::parse_reactors("--reactors", options.reactors));
     PF_TRY(tools::naming("--host", runtime::to_socket_address(options.address(0))));
     if (std::ranges::find(options.tray_paths, "") != options.tray_paths.end())
@@ -199,6 +201,7 @@ Result<std::vector<runtime::UringOptions>> reactors_for(const ServeOptions& opti
 Result<pfs::StoreOptions> store_options(const ServeOptions& options, const Uuid& cluster) {
     pfs::StoreOptions store;
     PF_TRY_ASSIGN(store.write_cache, pfs::parse_write_cache(options.write_cache));
+    PF_TRY_ASSIGN(store.slow_io, parse_duration(options.slow_io));
     store.cluster = cluster;
     store.listen = options.address(store_tcp_port_offset);
     store.http_address = options.address(store_http_port_offset).text();
@@ -317,6 +320,8 @@ int main(int argc, char** argv) {
     command->add_option("--write-cache", options.write_cache,
                         "Whether devices may lose completed writes with the power: detect, "
                         "volatile or none (on your word; default detect)");
+    command->add_option("--slow-io", options.slow_io,
+                        "I/O slower than this is logged, e.g. 500ms (default 2s)");
     command->add_option("--log-level", options.log_level, "debug, info, warning, error or off");
     if (const auto over = pf::tools::parse_command_line(app, argc, argv)) return *over;
 

@@ -293,6 +293,8 @@ class BadInput(unittest.TestCase):
                            (["--tray", ""], ["--tray ''", "device or file"]),
                            (["--tray", "/dev/pureflash-typo"], ["/dev/pureflash-typo", "does not exist"]),
                            (["--write-cache", "x"], ["--write-cache", "'x'", "volatile"]),
+                           (["--slow-io", "5"], ["--slow-io", "'5'", "500ms"]),
+                           (["--slow-io", ""], ["--slow-io", "''", "500ms"]),
                            (["--reactors", "65"], ["--reactors", "65", "64"]),
                            (["--host", "127.1"], ["--host", "'127.1'", "IP address"]),
                            (["--tray-size", "20T"], ["--tray-size 20T", "16 TiB"]),

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 
 import prometheus
+from cluster import Cluster
 from pair import Pair, wait_until
 from pfbd import Library
 
@@ -38,6 +39,9 @@ class Observe(unittest.TestCase):
 
     def use(self, pair, rounds):
         pair.add_tray(256 * MIB)
+        self.do_io(pair, rounds)
+
+    def do_io(self, pair, rounds):
         pair.cli("volume", "create", "v", "--size", "64M")
         library = Library(BUILD, pair.conductor)
         volume = library.open("v")
@@ -50,9 +54,25 @@ class Observe(unittest.TestCase):
     def test_slow_io_says_where_the_time_went(self):
         pair = self.start("store.slow_io=1ns")
         self.use(pair, 3)
+        self.holds_slow_io(pair.log())
+
+    def test_slow_io_of_one_node(self):
+        for limit in ("1ns", "1h"):
+            with self.subTest(limit=limit), Cluster(BUILD, tray_size="256M") as cluster:
+                cluster.stop()
+                cluster.start("--slow-io", limit)
+                self.do_io(cluster, 3)
+                with open(cluster.log_path, encoding="utf-8") as file:
+                    log = file.read()
+                if limit == "1ns":
+                    self.holds_slow_io(log)
+                else:
+                    self.assertNotIn("slow ", log)
+
+    def holds_slow_io(self, log):
         for kind, parts in (("write", ("queue", "lock", "media")), ("read", ("queue and memory", "media"))):
-            lines = re.findall(rf"slow {kind}: shard 0x[0-9a-f]+ offset \d+ length 4096 took .*", pair.log())
-            self.assertEqual(len(lines), 3, pair.log())
+            lines = re.findall(rf"slow {kind}: shard 0x[0-9a-f]+ offset \d+ length 4096 took .*", log)
+            self.assertEqual(len(lines), 3, log)
             for part in parts:
                 self.assertIn(f"{part} ", lines[0])
 
