@@ -15,8 +15,9 @@ namespace {
 
 constexpr std::string_view opcode_name(size_t opcode) {
     constexpr std::array<std::string_view, opcode_count> names = {
-        "none",         "ping",          "read",         "write",         "flush", "discard",
-        "write_zeroes", "compare_write", "open_session", "close_session", "abort", "block_states",
+        "none",         "ping",          "read",         "write",
+        "flush",        "discard",       "write_zeroes", "compare_and_write",
+        "open_session", "close_session", "abort",        "block_states",
         "rpc"};
     return names[opcode];
 }
