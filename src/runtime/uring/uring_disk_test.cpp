@@ -1,7 +1,6 @@
 // Files and loopback devices behind the Disk seam.
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 
 #include <algorithm>
 #include <cstring>
@@ -211,28 +210,6 @@ TEST(UringDisk, RefusesWhatItMustNotOpen) {
         EXPECT_EQ(directory.error().code, Errc::invalid_argument);
         auto no_direct = co_await reactor.open_disk("/proc/self/status", DiskOptions{});
         EXPECT_EQ(no_direct.error().code, Errc::unsupported);
-    });
-}
-
-// The device that holds the root filesystem, where a test may stat it.
-TEST(UringDisk, RefusesAMountedDevice) {
-    struct stat root{};
-    ASSERT_EQ(0, ::stat("/", &root));
-    std::string device;
-    for (const char* candidate : {"/dev/vda", "/dev/vda1", "/dev/sda1", "/dev/nvme0n1p1"}) {
-        struct stat info{};
-        if (::stat(candidate, &info) == 0 && S_ISBLK(info.st_mode) && info.st_rdev == root.st_dev) {
-            device = candidate;
-        }
-    }
-    if (device.empty()) GTEST_SKIP() << "no known device holds the root filesystem";
-    TestReactor test;
-    test.run([&](UringReactor& reactor) -> Task<void> {
-        DiskOptions options;
-        options.read_only = true;
-        auto opened = co_await reactor.open_disk(device, options);
-        CO_ASSERT(!opened);
-        EXPECT_EQ(opened.error().code, Errc::busy) << opened.error().text();
     });
 }
 
