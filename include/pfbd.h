@@ -48,7 +48,8 @@ enum {
     PFBD_READ_ONLY = 1,
     PFBD_EXCLUSIVE = 2
 }; /* pfbd_open flags; exclusive fences earlier writers */
-enum { PFBD_WRITE_NO_HOLE = 1 }; /* pfbd_write_zeroes flags */
+/* pfbd_write_zeroes flags: the range is zero, not a hole, to pfbd_block_states. */
+enum { PFBD_WRITE_NO_HOLE = 1 };
 
 typedef struct pfbd_options {
     size_t struct_bytes;   /* sizeof(pfbd_options): lets the struct grow */
@@ -57,7 +58,7 @@ typedef struct pfbd_options {
     uint32_t flags;
     uint32_t depth;         /* I/Os in flight per volume, 1..1024; 0: 128 */
     uint32_t io_timeout_ms; /* deadline of one I/O; 0: none, I/O waits for the store to come back */
-    uint64_t buffer_bytes;  /* library memory; 0: 64 MiB */
+    uint64_t buffer_bytes;  /* library memory, 8 MiB to 64 GiB; 0: 64 MiB */
 } pfbd_options;
 
 typedef struct pfbd_info {

@@ -46,7 +46,7 @@ enum class Opcode : uint8_t {
 enum Flags : uint16_t {
     flag_none = 0,
     flag_resent = 1u << 0,   // may have been applied already: look the request up (R8)
-    flag_no_hole = 1u << 1,  // write_zeroes must allocate (NBD NO_HOLE)
+    flag_no_hole = 1u << 1,  // write_zeroes: zero, not a hole, to block_states (NBD NO_HOLE)
 };
 inline constexpr uint16_t known_flags = flag_resent | flag_no_hole;
 
