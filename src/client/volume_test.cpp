@@ -48,6 +48,77 @@ TEST_F(ClientTest, WritesAndReadsBackAllShapes) {
     EXPECT_EQ(tray.sessions.size(), 0u) << "sessions are closed";
 }
 
+using Place = std::pair<const std::byte*, size_t>;
+Place place_of(const iovec& vector) {
+    return {static_cast<const std::byte*>(vector.iov_base), vector.iov_len};
+}
+
+// In the order of addresses; what adjoins is one place.
+std::vector<Place> merged(std::vector<Place> places) {
+    std::ranges::sort(places);
+    std::vector<Place> all;
+    for (const Place& place : places) {
+        if (!all.empty() && all.back().first + all.back().second == place.first) {
+            all.back().second += place.second;
+        } else {
+            all.push_back(place);
+        }
+    }
+    return all;
+}
+
+// What the connection is given to send names the user's own memory, every byte of it once. Beside
+// that only headers and checksums go out: less than one block, so nothing was copied.
+Task<void> sends_in_place(ClientTest& test, uint64_t offset, size_t entries, size_t entry_bytes) {
+    Opened opened = co_await open_volume();
+    // With gaps, so that no two entries could be sent as one.
+    auto memory = pattern(entries * (entry_bytes + block_bytes), 1);
+    std::vector<iovec> vectors;
+    std::vector<std::byte> expected;
+    for (size_t at = 0; at < memory.size(); at += entry_bytes + block_bytes) {
+        vectors.push_back({memory.data() + at, entry_bytes});
+        const auto entry = Bytes(memory).subspan(at, entry_bytes);
+        expected.insert(expected.end(), entry.begin(), entry.end());
+    }
+    std::vector<Place> in_place;
+    size_t other_bytes = 0;
+    test.sim.network().on_send([&](const runtime::sim::SimNode& from, const runtime::StreamOp& op) {
+        if (&from != &test.client) return;
+        for (uint32_t i = 0; i < op.iov_count; ++i) {
+            const Place sent = place_of(op.iov[i]);
+            if (sent.first >= memory.data() && sent.first < memory.data() + memory.size()) {
+                in_place.push_back(sent);
+            } else {
+                other_bytes += sent.second;
+            }
+        }
+    });
+    Io io;
+    io.kind = IoKind::write;
+    io.offset = offset;
+    io.length = expected.size();
+    io.data = vectors;
+    const Errc written = co_await run_io(*opened.volume, io);
+    test.sim.network().on_send(nullptr);
+    EXPECT_EQ(written, Errc::ok);
+    std::vector<Place> users(vectors.size());
+    std::ranges::transform(vectors, users.begin(), place_of);
+    EXPECT_TRUE(merged(in_place) == users) << offset << ": " << in_place.size() << " places";
+    EXPECT_LT(other_bytes, block_bytes);
+    EXPECT_TRUE(
+        std::ranges::equal(expected, Bytes(test.tray.bytes).subspan(offset, expected.size())));
+    co_await opened.close();
+}
+TEST_F(ClientTest, SendsAVectoredWriteFromTheUsersMemory) {
+    run(sends_in_place(*this, 0, 1, 4096));
+    run(sends_in_place(*this, 8192, 5, 8192));
+    run(sends_in_place(*this, 0, 250, 4096));
+    // The borders of a chunk, of a shard and of what one command carries, inside of entries.
+    run(sends_in_place(*this, chunk_bytes - 4096, 4, 6144));
+    run(sends_in_place(*this, test_shard_bytes - 8192, 6, 6144));
+    run(sends_in_place(*this, 4096, 10, 160u << 10));
+}
+
 Task<void> few_connections(ClientTest& test) {
     Opened opened = co_await open_volume(16, 0, false, 1);
     Volume& volume = *opened.volume;

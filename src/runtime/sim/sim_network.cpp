@@ -106,6 +106,7 @@ void SimNetwork::submit_send(uint64_t id, unsigned side, StreamOp& op) {
     pipe.send = &op;
     op.progress = 0;
     simulation_.trace(TraceKind::send, id << 1 | side, total_bytes(op), 0);
+    if (send_hook_) send_hook_(link.holder[side]->node(), op);
     const int planned = link.holder[side]->node().count_operation();
     const int error = planned != 0 ? planned : fault_of_send(link, side);
     if (error != 0) return break_link(link, error);

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -86,6 +87,10 @@ class SimNetwork final : public EventSink {
     size_t reset_connections(const SimNode& a, const SimNode& b);
     // Flips one bit of each of the next `sends` sends from a to b.
     void corrupt_next(const SimNode& from, const SimNode& to, uint32_t sends = 1);
+    // Called with each send as it is submitted: what its vectors name, not only what they carry.
+    void on_send(std::function<void(const SimNode& from, const StreamOp&)> hook) {
+        send_hook_ = std::move(hook);
+    }
     [[nodiscard]] uint64_t corrupted() const { return corrupted_; }
     [[nodiscard]] uint64_t resets() const { return resets_; }
     [[nodiscard]] size_t connections() const { return links_.size(); }
@@ -168,6 +173,7 @@ class SimNetwork final : public EventSink {
     uint16_t next_port_ = 32768;  // for listeners that ask for port 0
     std::set<std::pair<uint32_t, uint32_t>> blocked_;
     std::map<std::pair<uint32_t, uint32_t>, uint32_t> corrupt_next_;
+    std::function<void(const SimNode&, const StreamOp&)> send_hook_;
     uint64_t corrupted_ = 0;
     uint64_t resets_ = 0;
 };
