@@ -77,9 +77,11 @@ void Report::progress(const Copy& copy, double seconds) {
         const double part = std::min(1.0, bytes / static_cast<double>(*expected));
         const auto filled = static_cast<size_t>(part * bar_width);
         const double left = (static_cast<double>(*expected) - bytes) / std::max(rate, 1.0);
-        line = fmt::format("[{:#<{}}{:.<{}}] {:3.0f} %  {} of {}  {}/s  {:.0f} s left", "", filled,
-                           "", bar_width - filled, part * 100, format_size(copy.counts().bytes),
-                           format_size(*expected), decimal(rate), left);
+        line = fmt::format("[{:#<{}}{:.<{}}] {:3.0f} %  {} of {}  {}/s", "", filled, "",
+                           bar_width - filled, part * 100, format_size(copy.counts().bytes),
+                           format_size(*expected), decimal(rate));
+        // Before the first byte there is no rate to tell it from.
+        if (bytes > 0) line += fmt::format("  {:.0f} s left", left);
     } else {
         line = fmt::format("{} bytes ({}) copied, {:.0f} s, {}/s", copy.counts().bytes,
                            decimal(bytes), seconds, decimal(rate));
