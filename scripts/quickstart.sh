@@ -6,8 +6,11 @@ set -euo pipefail
 build=$(realpath "${1:-build/release}")
 tools=$build/src/tools
 export PATH=$tools:$PATH
-work=$(mktemp -d "${TMPDIR:-/tmp}/pureflash-quickstart.XXXXXX")
-port_base=${PF_PORT_BASE:-$((20000 + RANDOM % 12000))}
+# Ports that are free now, drawn as the system tests do.
+system_tests=$(realpath "$(dirname "$0")/../tests/system")
+port_base=${PF_PORT_BASE:-$(PYTHONPATH=$system_tests python3 -B -c 'import cluster; print(cluster.free_port_base())')}
+# Not /tmp: where that is memory, a tray may not be opened with O_DIRECT.
+work=$(mktemp -d "${TMPDIR:-/var/tmp}/pureflash-quickstart.XXXXXX")
 export PF_CONDUCTOR=127.0.0.1:$((port_base + 20))
 server= load= nbd=
 
@@ -37,6 +40,21 @@ start_server() {
     return 1
 }
 
+# A kill after the load would show nothing, so that is a failure, not a pass.
+load_runs() {
+    kill -0 $load 2>/dev/null || { echo "the load ended before the server was killed" >&2; return 1; }
+}
+# However long the load takes to begin, and early in its gigabyte however fast it then is.
+await_first_writes() {
+    for _ in $(seq 200); do
+        load_runs || return 1
+        pfcli -o json top --interval 0.1 --count 1 |
+            jq -e 'any(.[]; .name == "load" and .write_iops > 0)' >/dev/null && return
+    done
+    echo "the load wrote nothing within 20 s" >&2
+    return 1
+}
+
 say "1. Start a one-node cluster on files"
 printf '  $ pureflash serve --data DIR --tray-size 8G --port-base %s\n' "$port_base"
 start_server
@@ -62,7 +80,8 @@ run pfcli volume list
 say "4. Kill the server with SIGKILL in the middle of a second write load"
 pfdd if=/dev/urandom of=pf:load bs=64K iodepth=32 count=16384 status=none 2>"$work/load.log" &
 load=$!
-sleep 1
+await_first_writes
+load_runs
 kill -9 $server
 wait $server 2>/dev/null || true
 echo "  killed pid $server; the load (pid $load) waits for the server"
