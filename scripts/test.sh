@@ -40,12 +40,18 @@ run_label build/release crash
 step "simulation"
 run_label build/release sim
 
-step "the same seeds give the same trace: g++ -O2 and clang with sanitizers"
+step "the same seeds give the same trace: g++ -O2, clang with sanitizers, g++ debug"
 traces_of() { "$1"/tests/sim/sim_run --seeds=5 --first=77 | sed -n 's/^trace hash //p'; }
 release_traces=$(traces_of build/release)
 asan_traces=$(traces_of build/asan)
 [ -n "$release_traces" ] && [ "$release_traces" = "$asan_traces" ] ||
     { echo "trace hashes differ: $release_traces and $asan_traces" >&2; exit 1; }
+# Both are -O2. Of the debug build only the test that pins a trace is made: all of it takes too long here.
+cmake --preset dev >/dev/null
+cmake --build build/dev --target simulation_test
+pinned=$(build/dev/src/runtime/sim/simulation_test --gtest_filter=Simulation.TheTraceHashIsTheSameInEveryBuild) &&
+    [[ $pinned = *"PASSED  ] 1 test"* ]] ||
+    { echo "$pinned"; echo "the debug build does not have the pinned trace hash" >&2; exit 1; }
 
 step "system: real processes and real clients"
 run_label build/release system
