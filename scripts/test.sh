@@ -17,6 +17,9 @@ run_label() {
     rm -f "$log"
 }
 
+# Not /tmp: where that is memory, a tray may not be opened with O_DIRECT.
+export TMPDIR=${TMPDIR:-/var/tmp}
+
 step "format and layering"
 scripts/check_format.sh
 scripts/check_layering.py

@@ -101,7 +101,14 @@ Status Copy::run(const std::function<bool()>& stop, const std::function<void()>&
                  std::chrono::milliseconds stop_limit) {
     stop_ = stop;
     stop_limit_ = stop_limit;
-    for (Endpoint* each : {&input_, &output_}) each->stop_when(stop);
+    input_.stop_when([this] { return !result_ || stop_(); });
+    output_.stop_when(stop);
+    input_.meanwhile([this, &tick] {
+        tick();
+        if (!busy()) return false;
+        cluster_.poll(poll_us);
+        return true;
+    });
     for (Holes* each : {&input_holes_, &output_holes_})
         each->wait_while([this, &tick] {
             tick();

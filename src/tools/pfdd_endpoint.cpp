@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -90,9 +91,23 @@ Status Endpoint::open(const std::string& operand, Use use, Cluster& cluster) {
     return {};
 }
 
+// False: to be stopped.
+bool Endpoint::wait_for_input() const {
+    constexpr int idle_ms = 1000;
+    bool others = true;
+    while (!stop_()) {
+        pollfd stream{fd_, POLLIN, 0};
+        const int ready = ::poll(&stream, 1, others ? 0 : idle_ms);
+        if (ready > 0 || (ready < 0 && errno != EINTR)) return true;  // the read says what is wrong
+        others = others_();
+    }
+    return false;
+}
+
 Result<size_t> Endpoint::read(MutableBytes to, uint64_t offset) {
     size_t done = 0;
     while (done < to.size()) {
+        if (!seekable_ && !wait_for_input()) break;
         const ssize_t got = seekable_ ? ::pread(fd_, to.data() + done, to.size() - done,
                                                 static_cast<off_t>(offset + done))
                                       : ::read(fd_, to.data() + done, to.size() - done);

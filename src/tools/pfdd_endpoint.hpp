@@ -60,6 +60,9 @@ class Endpoint {
     // Once this gives true, a file that keeps us waiting is not waited for: a read gives what it
     // has, a write fails. Needs a signal that interrupts the call.
     void stop_when(std::function<bool()> stop) { stop_ = std::move(stop); }
+    // Called while a stream keeps a read waiting, so that what is under way goes on. False: nothing
+    // is, and it is enough to be called once a second.
+    void meanwhile(std::function<bool()> others) { others_ = std::move(others); }
 
     // Files only. read fills `to` unless the input ends.
     [[nodiscard]] Result<size_t> read(MutableBytes to, uint64_t offset);
@@ -76,7 +79,10 @@ class Endpoint {
     [[nodiscard]] Status skip(uint64_t bytes);
 
   private:
+    [[nodiscard]] bool wait_for_input() const;
+
     std::function<bool()> stop_ = [] { return false; };
+    std::function<bool()> others_ = [] { return false; };
     std::string name_;
     int fd_ = -1;
     bool own_fd_ = false;

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <optional>
+#include <thread>
 
 #include "client/client_test.hpp"
 #include "runtime/uring/reactor_thread.hpp"
@@ -339,6 +340,55 @@ TEST_F(Pfdd, regression_waiting_for_an_answer_about_holes_is_reported) {
     EXPECT_TRUE(done.has_value()) << done.error().text();
     EXPECT_EQ(reported, 1);
     release(prepared);
+}
+
+// What was read from a pipe stayed in pfdd until the pipe had more.
+TEST_F(Pfdd, regression_a_quiet_pipe_does_not_hold_back_what_was_read) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    const std::vector<std::byte> block(4096, std::byte{0xff});
+    Prepared prepared;
+    const Status opened =
+        prepare(prepared, {fmt::format("if=/dev/fd/{}", ends[0]), "of=pf:v", "bs=4k"});
+    ASSERT_TRUE(opened.has_value()) << opened.error().text();
+    ASSERT_EQ(::write(ends[1], block.data(), block.size()), 4096);
+    bool arrived = false;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    std::thread producer([&] {
+        while (!arrived && std::chrono::steady_clock::now() < end)
+            arrived = group->call(0, [this] { return tray.applied > 0; });
+        ::close(ends[1]);
+    });
+    const Status done = prepared.copy->run([] { return false; }, [] {});
+    producer.join();
+    ::close(ends[0]);
+    EXPECT_TRUE(done.has_value()) << done.error().text();
+    EXPECT_TRUE(arrived) << "only when the pipe was closed";
+    EXPECT_EQ(prepared.copy->counts().bytes, 4096u);
+}
+
+// An error of the volume was not seen before the pipe had more.
+TEST_F(Pfdd, regression_a_quiet_pipe_does_not_hold_back_an_error) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    const std::vector<std::byte> block(4096, std::byte{0xff});
+    Prepared prepared;
+    const Status opened =
+        prepare(prepared, {fmt::format("if=/dev/fd/{}", ends[0]), "of=pf:v", "bs=4k"});
+    ASSERT_TRUE(opened.has_value()) << opened.error().text();
+    group->call(0, [this] {
+        store.force_status = Errc::no_space;
+        return true;
+    });
+    ASSERT_EQ(::write(ends[1], block.data(), block.size()), 4096);
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
+    const auto stop = [&] { return std::chrono::steady_clock::now() > end; };
+    const Status done = prepared.copy->run(stop, [] {});
+    EXPECT_FALSE(stop());
+    ASSERT_FALSE(done.has_value());
+    EXPECT_EQ(done.error().code, Errc::no_space) << done.error().text();
+    ::close(ends[1]);
+    ::close(ends[0]);
 }
 
 // After an error what was under way was waited for without a limit, and a signal hid the error.
