@@ -47,15 +47,22 @@ else
     clean=$(caught_by none "${general[@]}" "${rules[@]}")
     [ -z "$clean" ] || { echo "without a plant: $clean" >&2; exit 1; }
 fi
-missed=0
-for plant in "${plants[@]}"; do
+results=build/planted/results.txt
+: >"$results"
+try() {
+    local plant=$1 found
     found=$(caught_by "$plant" "${general[@]}")
     if [ -z "$found" ]; then
-        missed=$((missed + 1))
         found=$(caught_by "$plant" "${rules[@]}")
         found="NOT CAUGHT${found:+ but by $found}"
     fi
-    printf '%-34s %s\n' "$plant" "$found"
+    printf '%-34s %s\n' "$plant" "$found" | tee -a "$results"
+}
+for plant in "${plants[@]}"; do
+    while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n; done
+    try "$plant" &
 done
-echo "${#plants[@]} planted bugs, $missed not caught by the general suites"
-[ "$missed" -eq 0 ]
+wait
+caught=$(grep -vc 'NOT CAUGHT' "$results" || true)
+echo "${#plants[@]} planted bugs, $((${#plants[@]} - caught)) not caught by the general suites"
+[ "$caught" -eq "${#plants[@]}" ]

@@ -44,7 +44,8 @@ start_server() {
 load_runs() {
     kill -0 $load 2>/dev/null || { echo "the load ended before the server was killed" >&2; return 1; }
 }
-# However long the load takes to begin, and early in its gigabyte however fast it then is.
+# However long the load takes to begin. The figures are up to a second old, so a load that wrote its gigabyte
+# in that time would be reported as ended.
 await_first_writes() {
     for _ in $(seq 200); do
         load_runs || return 1

@@ -58,6 +58,8 @@ class Disk {
     // With a volatile cache: a lone write through it is quicker than a write and a flush, because
     // the device has FUA or its flushes take next to nothing. May change while the disk is in use.
     [[nodiscard]] virtual bool quick_write_through() const = 0;
+    // False: discards are refused with `unsupported`. A device may turn out so at the first.
+    [[nodiscard]] virtual bool can_discard() const = 0;
     // What people recognise: the path, or the simulated name.
     [[nodiscard]] virtual const std::string& name() const = 0;
 

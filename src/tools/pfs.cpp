@@ -34,7 +34,8 @@ constexpr std::array config_keys = {
               "least 16M."},
     ConfigKey{"store.tray_cache", ConfigType::size, "64M",
               "Memory per tray for tables of older generations."},
-    ConfigKey{"store.discard", ConfigType::boolean, "false", "Trim freed blocks on the devices."},
+    ConfigKey{"store.discard", ConfigType::boolean, "false",
+              "Trim freed blocks on block devices that can; never on files."},
     ConfigKey{"store.write_cache", ConfigType::text, "detect",
               "Whether devices may lose completed writes with the power: detect, volatile or none "
               "(on your word), for trays that were not added with a setting of their own."},

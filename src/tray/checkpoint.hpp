@@ -103,6 +103,7 @@ class Collector {
 
   private:
     static constexpr uint32_t chunks_per_step = 64;
+    static constexpr size_t max_extents_held = 65536;
 
     [[nodiscard]] Generation* next();
     runtime::Task<Status> collect(Generation& generation);

@@ -62,6 +62,9 @@ Task<Status> Collector::collect(Generation& generation) {
         if (last && !adds_up) give_up(generation, {Errc::corrupt, "its number of blocks is wrong"});
         engine_.maintenance_.unlock();
         engine_.advanced_.wake_all();  // some of it may be waited for
+        // T11: what is freed is a list in memory, and given back in one step.
+        if (engine_.held_.extents_for_next_checkpoint() > max_extents_held)
+            engine_.checkpointer_.request();
         if (missing != nullptr) {
             const Status loaded = co_await engine_.cache_.load(*missing);
             if (!loaded) {
@@ -72,8 +75,9 @@ Task<Status> Collector::collect(Generation& generation) {
             co_await runtime::yield();
         }
     }
-    // Its blocks come back with the next checkpoint; hurry when they are missed.
-    if (engine_.held_.checkpoint_blocks() > engine_.allocator_.free_blocks() / 4) {
+    // Its blocks come back with the next checkpoint; hurry when they are missed, or to be trimmed.
+    if (engine_.options_.discard ||
+        engine_.held_.checkpoint_blocks() > engine_.allocator_.free_blocks() / 4) {
         engine_.checkpointer_.request();
     }
     co_return Status{};

@@ -204,8 +204,11 @@ uint64_t Engine::state_growth_blocks(uint64_t bytes) const {
 }
 
 void Engine::give_back(Extent extent) {
-    // A block with another owner (T7) must not be trimmed.
-    if (!options_.discard || stopping_ || allocator_.shared_blocks() > 0) {
+    // A block with another owner (T7) must not be trimmed. And a trim is a hint: where a device is
+    // slower with it than the writes are, blocks go without.
+    const bool trim = options_.discard && disk_->can_discard() && !stopping_ &&
+                      allocator_.shared_blocks() == 0 && trim_queue_.size() < max_trims_waiting;
+    if (!trim) {
         allocator_.free(extent.start, extent.count);
         return;
     }
@@ -227,22 +230,27 @@ Task<void> Engine::run_trimmer() {
             if (failed_) break;
             const bool too_early = planted("reuse_block_during_trim");
             if (too_early) end_trim(extent);
-            const Status done = co_await disk_->discard(uint64_t{extent.start} * block_bytes,
-                                                        uint64_t{extent.count} * block_bytes);
-            if (done) ++counters_.discards;  // a refused trim costs nothing but the hint
+            if (!stopping_) co_await trim(extent);
             if (!too_early) end_trim(extent);
         }
         batch.clear();
-        advanced_.wake_all();
     }
     for (const Extent& extent : trim_queue_) end_trim(extent);
     trim_queue_.clear();
     --loops_;
 }
 
+// A trim that is refused costs nothing but the hint.
+Task<void> Engine::trim(Extent extent) {
+    const Status done = co_await disk_->discard(uint64_t{extent.start} * block_bytes,
+                                                uint64_t{extent.count} * block_bytes);
+    if (done) ++counters_.discards;
+}
+
 void Engine::end_trim(Extent extent) {
     trimming_blocks_ -= extent.count;
     allocator_.free(extent.start, extent.count);
+    advanced_.wake_all();
 }
 
 void Engine::release_held() {

@@ -137,6 +137,7 @@ class Engine final : private LogWriter::Client {
     void release_held();
     void give_back(Extent extent);
     runtime::Task<void> run_trimmer();
+    runtime::Task<void> trim(Extent extent);
     void end_trim(Extent extent);
 
     static void data_written(PendingWrite& write, int32_t result);
@@ -191,6 +192,7 @@ class Engine final : private LogWriter::Client {
     runtime::WaitQueue advanced_;  // a watermark moved, space came back, or the tray failed
     std::vector<ShardId> marks_due_;
 
+    static constexpr size_t max_trims_waiting = 1024;
     std::vector<Extent> trim_queue_;
     uint64_t trimming_blocks_ = 0;
     runtime::WaitQueue trim_wake_;

@@ -34,13 +34,13 @@ class HeldBlocks {
     }
     // Referred to by the durable checkpoint; free when the next one to begin is durable.
     void hold_for_next_checkpoint(Extent extent) {
-        next_checkpoint_.push_back(extent);
+        append(next_checkpoint_, extent);
         checkpoint_blocks_ += extent.count;
         collected_next_ += extent.count;
     }
     // Replaced by the checkpoint under way.
     void hold_for_this_checkpoint(Extent extent) {
-        this_checkpoint_.push_back(extent);
+        append(this_checkpoint_, extent);
         checkpoint_blocks_ += extent.count;
     }
     void begin_checkpoint() {
@@ -83,8 +83,18 @@ class HeldBlocks {
     [[nodiscard]] uint64_t checkpoint_blocks() const { return checkpoint_blocks_; }
     // Of these, what is not replaced metadata: freed by deletions, or at mount.
     [[nodiscard]] uint64_t collected_blocks() const { return collected_next_ + collected_this_; }
+    // What the next checkpoint will have to take over in one step.
+    [[nodiscard]] size_t extents_for_next_checkpoint() const { return next_checkpoint_.size(); }
 
   private:
+    // Blocks that were written one after the other are deleted so, too.
+    static void append(std::vector<Extent>& to, Extent extent) {
+        if (!to.empty() && to.back().start + to.back().count == extent.start)
+            to.back().count += extent.count;
+        else
+            to.push_back(extent);
+    }
+
     struct Waiting {
         Extent extent;
         uint64_t sequence;

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "base/crc32c.hpp"
@@ -309,14 +310,17 @@ Task<std::string> check_and_settle(tray::Tray& tray, TrayModel& model) {
         co_await runtime::sleep_for(20 * runtime::milliseconds);
     }
     // Freed blocks are held until an idle tray has confirmed its tail (T3, T6), and what a deleted
-    // generation freed until a checkpoint no longer refers to it (T4). Few of them: each frees
-    // blocks of its own, which may be trimmed slowly.
-    for (int wait = 0; wait < 1000 && tray.usage().held_blocks != 0; ++wait) {
-        if (wait % 100 == 0) {
+    // generation freed until a checkpoint no longer refers to it (T4). One whenever nothing has
+    // moved for 2 s, as each frees blocks of its own, and trims may be slow.
+    uint64_t held = tray.usage().held_blocks;
+    for (int wait = 0, still = 0; wait < 10'000 && held != 0; ++wait) {
+        if (still % 100 == 0) {
             Status done = co_await tray.checkpoint();
             if (!done) co_return "checkpoint: " + done.error().text();
         }
         co_await runtime::sleep_for(20 * runtime::milliseconds);
+        const uint64_t before = std::exchange(held, tray.usage().held_blocks);
+        still = held == before ? still + 1 : 1;
     }
     co_return check_space(tray.usage(), model);
 }

@@ -23,6 +23,7 @@ struct MachineShape {
     bool volatile_cache = true;
     bool fua = true;
     bool discard = false;  // the tray trims what it frees
+    uint32_t discard_error_ppm = 0;
     uint32_t slow_ppm = 0;
     uint32_t slow_read_ppm = 0;
     runtime::Nanos slow_extra = 0;
@@ -46,6 +47,7 @@ struct MachineShape {
             shape.slow_read_ppm = 250'000;
         }
         shape.discard = rng.below(4) == 0;
+        shape.discard_error_ppm = rng.below(2) == 0 ? 100'000 : 0;
         return shape;
     }
     // The same disk in another machine, in a hurry.
@@ -141,6 +143,7 @@ class Machine {
         model.size_bytes = shape.disk_bytes;
         model.volatile_cache = shape.volatile_cache;
         model.fua = shape.fua;
+        model.faults.discard_error_ppm = shape.discard_error_ppm;
         model.faults.slow_ppm = shape.slow_ppm;
         model.faults.slow_read_ppm = shape.slow_read_ppm;
         model.faults.slow_extra = shape.slow_extra;

@@ -156,6 +156,46 @@ class BlockDevice(unittest.TestCase):
                 subprocess.run(["losetup", "-d", loop], check=True)
 
 
+    def test_freed_blocks_are_trimmed_if_asked_for(self):
+        for discard in ("true", "false"):
+            with self.subTest(discard=discard):
+                self.delete_a_volume(discard)
+
+    def delete_a_volume(self, discard):
+        pair = Pair(TOOLS)
+        self.addCleanup(pair.end)
+        image = os.path.join(pair.folder, "disk.img")
+        with open(image, "wb") as file:
+            file.truncate(GIB)
+        loop = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True,
+                              check=True).stdout.strip()
+        self.addCleanup(subprocess.run, ["losetup", "-d", loop], check=True)
+        self.addCleanup(pair.end)  # first of all
+        pair.start_conductor()
+        self.assertEqual(pair.hears(), "READY=1")
+        store = pair.start_store(f"store.discard={discard}")
+        self.assertEqual(pair.hears(), "READY=1")
+        wait_until("the store is known", lambda: json.loads(pair.cli("store", "list").stdout))
+        pair.cli("tray", "add", loop)
+        pair.cli("volume", "create", "v", "--size", "64M")
+        library = Library(BUILD, pair.conductor)
+        volume = library.open("v")
+        for at in range(0, 64 * MIB, MIB):
+            self.assertEqual(library.write(volume, bytes([at // MIB + 1]) * MIB, at), 0)
+        library.close(volume)
+        library.destroy()
+        used = os.stat(image).st_blocks * 512
+        self.assertGreater(used, 64 * MIB)
+        pair.cli("volume", "delete", "v")
+        if discard == "true":
+            wait_until("the blocks are trimmed", lambda: os.stat(image).st_blocks * 512 < used - 60 * MIB)
+        pair.stop(store)
+        if discard == "false":
+            self.assertGreaterEqual(os.stat(image).st_blocks * 512, used)
+        checked = subprocess.run([f"{TOOLS}/pfinspect", loop, "verify"], capture_output=True, text=True, check=False)
+        self.assertEqual(checked.returncode, 0, checked.stdout + checked.stderr)
+
+
 class Inspect(unittest.TestCase):
     def inspect(self, *arguments):
         return subprocess.run([f"{TOOLS}/pfinspect", *arguments], capture_output=True, text=True, timeout=60,

@@ -171,6 +171,7 @@ class SimDiskHandle final : public Disk {
     [[nodiscard]] bool quick_write_through() const override {
         return volatile_cache_ && disk_.model_.fua;
     }
+    [[nodiscard]] bool can_discard() const override { return true; }
     [[nodiscard]] const std::string& name() const override { return disk_.name(); }
 
   private:

@@ -199,6 +199,7 @@ Result<OpenedFile> open_file(const std::string& path, const DiskOptions& options
     opened.read_only = options.read_only;
     if (device) {
         PF_TRY(check_device(fd, path, info.st_rdev, opened));
+        opened.can_discard = true;
     } else {
         // A lock of the open file, not of the process: it also stops a second open in this one.
         if (options.exclusive && ::flock(fd, LOCK_EX | LOCK_NB) != 0) {

@@ -99,7 +99,7 @@ void UringDisk::prepare(RingOp& base, io_uring_sqe& sqe) {
             io_uring_prep_fsync(&sqe, disk.file_.fd, IORING_FSYNC_DATASYNC);
             break;
         case DiskOp::Kind::discard:
-            if (!disk.discard_works_) {
+            if (!disk.can_discard()) {
                 io_uring_prep_nop(&sqe);
                 return;
             }
@@ -116,13 +116,13 @@ bool UringDisk::advance(DiskOp& op, int32_t result) {
         return true;
     }
     const bool transfer = op.kind == DiskOp::Kind::read || op.kind == DiskOp::Kind::write;
+    if (op.kind == DiskOp::Kind::discard) {
+        op.result = can_discard() ? result : -EOPNOTSUPP;
+        if (op.result == -EOPNOTSUPP) opened_.can_discard = false;  // not asked again
+        return true;
+    }
     if (result < 0) {
         op.result = result;
-        // Space that a device cannot give back is not an error; it is remembered, not asked again.
-        if (op.kind == DiskOp::Kind::discard && result == -EOPNOTSUPP) {
-            discard_works_ = false;
-            op.result = 0;
-        }
         return true;
     }
     op.result = 0;

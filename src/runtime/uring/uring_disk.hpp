@@ -19,6 +19,8 @@ struct OpenedFile {
     uint64_t size_bytes = 0;
     bool volatile_cache = true;
     bool fua = false;
+    // Of devices only: a hole in a file gives up the room that was reserved for it.
+    bool can_discard = false;
     bool read_only = false;
 };
 
@@ -41,6 +43,7 @@ class UringDisk final : public Disk {
     [[nodiscard]] bool quick_write_through() const override {
         return opened_.volatile_cache && (opened_.fua || flush_time_ < quick_flush);
     }
+    [[nodiscard]] bool can_discard() const override { return opened_.can_discard; }
     [[nodiscard]] const std::string& name() const override { return path_; }
 
   private:
@@ -70,7 +73,6 @@ class UringDisk final : public Disk {
     std::string path_;
     OpenedFile opened_;
     RingFile file_;
-    bool discard_works_ = true;
     Nanos flush_time_ = never;  // of late; never: not known yet
     uint64_t in_flight_ = 0;
     Slot* free_slots_ = nullptr;
