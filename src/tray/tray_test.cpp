@@ -374,7 +374,7 @@ TEST_F(TrayTest, SlowTrimsHoldFewBlocks) {
 
 runtime::Task<Status> write_in_turn(TrayRig& rig, uint32_t blocks) {
     for (uint32_t block = 0; block < blocks; ++block) {
-        for (const ShardId shard : {1, 2})
+        for (const ShardId shard : {ShardId{1}, ShardId{2}})
             PF_CO_TRY(co_await rig.do_write(shard, 1, block, 1, block, WriteKind::data, {}));
     }
     co_return Status{};
@@ -387,7 +387,8 @@ TEST_F(TrayTest, regression_a_large_deletion_is_given_back_in_parts) {
         RigOptions{.disk_bytes = uint64_t{4} << 30, .log_bytes = uint64_t{4} << 20});
     ASSERT_TRUE(rig->format());
     mount();
-    for (const ShardId shard : {1, 2}) ASSERT_TRUE(rig->create_shard(shard, blocks));
+    for (const ShardId shard : {ShardId{1}, ShardId{2}})
+        ASSERT_TRUE(rig->create_shard(shard, blocks));
     // Of two shards in turn: what one has is nowhere side by side.
     ASSERT_TRUE(rig->run(write_in_turn(*rig, blocks)));
     rig->settle();
