@@ -36,7 +36,7 @@ load() {
         --rw=randwrite --bs="${sizes[kind]}" --rate_iops="${rates[kind]}" --iodepth=32 \
         --offset=$(((round % regions) * region_mib))m --size=${region_mib}m \
         --randseed="$round" --verify=crc32c --verify_fatal=1 --verify_dump=0 \
-        --minimal "$@" >"$work/fio.$round.out" 2>"$work/fio.err" || {
+        --aux-path="$work" --minimal "$@" >"$work/fio.$round.out" 2>"$work/fio.err" || {
         cat "$work/fio.err" >&2
         fail "round $round: fio $*"
     }
