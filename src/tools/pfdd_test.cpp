@@ -7,6 +7,7 @@
 #include <fstream>
 #include <optional>
 #include <thread>
+#include <utility>
 
 #include "client/client_test.hpp"
 #include "runtime/uring/reactor_thread.hpp"
@@ -23,6 +24,27 @@ struct Prepared {
     Endpoint input;
     Endpoint output;
     std::optional<Copy> copy;
+};
+
+// A source that has no more for now.
+class Pipe {
+  public:
+    Pipe() { EXPECT_EQ(::pipe(ends_), 0); }
+    Pipe(const Pipe&) = delete;
+    Pipe& operator=(const Pipe&) = delete;
+    ~Pipe() {
+        end();
+        ::close(ends_[0]);
+    }
+    [[nodiscard]] std::string operand() const { return fmt::format("if=/dev/fd/{}", ends_[0]); }
+    void put(size_t bytes) {
+        const std::vector<std::byte> data(bytes, std::byte{0xff});
+        EXPECT_EQ(::write(ends_[1], data.data(), bytes), static_cast<ssize_t>(bytes));
+    }
+    void end() { ::close(std::exchange(ends_[1], -1)); }
+
+  private:
+    int ends_[2]{};
 };
 
 class Pfdd : public ::testing::Test {
@@ -344,24 +366,20 @@ TEST_F(Pfdd, regression_waiting_for_an_answer_about_holes_is_reported) {
 
 // What was read from a pipe stayed in pfdd until the pipe had more.
 TEST_F(Pfdd, regression_a_quiet_pipe_does_not_hold_back_what_was_read) {
-    int ends[2];
-    ASSERT_EQ(::pipe(ends), 0);
-    const std::vector<std::byte> block(4096, std::byte{0xff});
+    Pipe pipe;
     Prepared prepared;
-    const Status opened =
-        prepare(prepared, {fmt::format("if=/dev/fd/{}", ends[0]), "of=pf:v", "bs=4k"});
+    const Status opened = prepare(prepared, {pipe.operand(), "of=pf:v", "bs=4k"});
     ASSERT_TRUE(opened.has_value()) << opened.error().text();
-    ASSERT_EQ(::write(ends[1], block.data(), block.size()), 4096);
+    pipe.put(4096);
     bool arrived = false;
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
     std::thread producer([&] {
         while (!arrived && std::chrono::steady_clock::now() < end)
             arrived = group->call(0, [this] { return tray.applied > 0; });
-        ::close(ends[1]);
+        pipe.end();
     });
     const Status done = prepared.copy->run([] { return false; }, [] {});
     producer.join();
-    ::close(ends[0]);
     EXPECT_TRUE(done.has_value()) << done.error().text();
     EXPECT_TRUE(arrived) << "only when the pipe was closed";
     EXPECT_EQ(prepared.copy->counts().bytes, 4096u);
@@ -369,26 +387,21 @@ TEST_F(Pfdd, regression_a_quiet_pipe_does_not_hold_back_what_was_read) {
 
 // An error of the volume was not seen before the pipe had more.
 TEST_F(Pfdd, regression_a_quiet_pipe_does_not_hold_back_an_error) {
-    int ends[2];
-    ASSERT_EQ(::pipe(ends), 0);
-    const std::vector<std::byte> block(4096, std::byte{0xff});
+    Pipe pipe;
     Prepared prepared;
-    const Status opened =
-        prepare(prepared, {fmt::format("if=/dev/fd/{}", ends[0]), "of=pf:v", "bs=4k"});
+    const Status opened = prepare(prepared, {pipe.operand(), "of=pf:v", "bs=4k"});
     ASSERT_TRUE(opened.has_value()) << opened.error().text();
     group->call(0, [this] {
         store.force_status = Errc::no_space;
         return true;
     });
-    ASSERT_EQ(::write(ends[1], block.data(), block.size()), 4096);
+    pipe.put(4096);
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(5);
     const auto stop = [&] { return std::chrono::steady_clock::now() > end; };
     const Status done = prepared.copy->run(stop, [] {});
     EXPECT_FALSE(stop());
     ASSERT_FALSE(done.has_value());
     EXPECT_EQ(done.error().code, Errc::no_space) << done.error().text();
-    ::close(ends[1]);
-    ::close(ends[0]);
 }
 
 // After an error what was under way was waited for without a limit, and a signal hid the error.

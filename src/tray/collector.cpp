@@ -76,7 +76,7 @@ Task<Status> Collector::collect(Generation& generation) {
         }
     }
     // Its blocks come back with the next checkpoint; hurry when they are missed, or to be trimmed.
-    if (engine_.options_.discard ||
+    if (engine_.trims() ||
         engine_.held_.checkpoint_blocks() > engine_.allocator_.free_blocks() / 4) {
         engine_.checkpointer_.request();
     }

@@ -206,8 +206,8 @@ uint64_t Engine::state_growth_blocks(uint64_t bytes) const {
 void Engine::give_back(Extent extent) {
     // A block with another owner (T7) must not be trimmed. And a trim is a hint: where a device is
     // slower with it than the writes are, blocks go without.
-    const bool trim = options_.discard && disk_->can_discard() && !stopping_ &&
-                      allocator_.shared_blocks() == 0 && trim_queue_.size() < max_trims_waiting;
+    const bool trim = trims() && !stopping_ && allocator_.shared_blocks() == 0 &&
+                      trim_queue_.size() < max_trims_waiting;
     if (!trim) {
         allocator_.free(extent.start, extent.count);
         return;

@@ -135,6 +135,7 @@ class Engine final : private LogWriter::Client {
     // Counted as an operation, so that stop() waits for it.
     runtime::Task<Status> load(ChunkVersion& version);
     void release_held();
+    [[nodiscard]] bool trims() const { return options_.discard && disk_->can_discard(); }
     void give_back(Extent extent);
     runtime::Task<void> run_trimmer();
     runtime::Task<void> trim(Extent extent);
