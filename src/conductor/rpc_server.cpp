@@ -59,8 +59,13 @@ Task<void> RpcServer::on_command(net::ServerChannel& channel, net::Incoming inco
         co_return;
     }
     std::string request(net::rpc_request(incoming));
+    const wire::Command command = incoming.command;
+    {
+        // Others' calls need the buffer while this one waits for a store.
+        const net::Incoming read = std::move(incoming);
+    }
     Result<std::string> result = co_await answer(std::move(request), connection_of(channel));
-    net::rpc_reply(channel, incoming.command, std::move(result));
+    net::rpc_reply(channel, command, std::move(result));
 }
 
 Task<Result<std::string>> RpcServer::answer(std::string bytes, uint64_t connection) {

@@ -1,6 +1,9 @@
 // What the store tells others: registration, heartbeats, metrics, health.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <functional>
+
 #include "base/log.hpp"
 #include "runtime/call_on.hpp"
 #include "store/store.hpp"
@@ -12,6 +15,9 @@ using runtime::Task;
 namespace v1 = pureflash::v1;
 
 namespace {
+
+// The conductor takes no more in one heartbeat.
+constexpr size_t max_loads_reported = 4096;
 
 constexpr std::string_view opcode_name(size_t opcode) {
     constexpr std::array<std::string_view, opcode_count> names = {
@@ -153,6 +159,15 @@ Task<Status> Store::registered(v1::RegisterStoreReply reply) {
     co_return Status{};
 }
 
+VolumeLoads busiest(VolumeLoads loads, size_t limit) {
+    const size_t kept = std::min(loads.size(), limit);
+    const auto operations = [](const auto& each) { return each.second.reads + each.second.writes; };
+    std::ranges::partial_sort(loads, loads.begin() + static_cast<ptrdiff_t>(kept),
+                              std::ranges::greater(), operations);
+    loads.resize(kept);
+    return loads;
+}
+
 Task<v1::HeartbeatRequest> Store::heartbeat() {
     v1::HeartbeatRequest request;
     request.set_store_id(store_id_);
@@ -169,7 +184,7 @@ Task<v1::HeartbeatRequest> Store::heartbeat() {
         }
         for (const auto& [volume, load] : taken.volumes) loads[volume].add(load);
     }
-    for (const auto& [volume, load] : loads) {
+    for (const auto& [volume, load] : busiest({loads.begin(), loads.end()}, max_loads_reported)) {
         v1::VolumeLoad& message = *request.add_loads();
         message.set_volume_id(volume);
         message.set_reads(load.reads);

@@ -4,6 +4,8 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 #include "base/metrics.hpp"
 #include "wire/message.hpp"
@@ -56,5 +58,10 @@ struct ShardLoad {
         write_us += other.write_us;
     }
 };
+
+using VolumeLoads = std::vector<std::pair<uint64_t, ShardLoad>>;  // by volume id
+
+// At most `limit` of them, those with the most operations.
+[[nodiscard]] VolumeLoads busiest(VolumeLoads loads, size_t limit);
 
 }  // namespace pf::pfs

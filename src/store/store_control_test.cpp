@@ -27,6 +27,19 @@ TEST(StoreControl, a_delete_that_the_tray_did_not_take_is_not_called_done) {
     EXPECT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
 }
 
+// With more volumes in use than a heartbeat may name, the conductor refused it, and the store came
+// back to the cluster again and again.
+TEST(StoreControl, regression_a_heartbeat_names_the_busiest_volumes_only) {
+    VolumeLoads loads;
+    for (uint64_t volume = 1; volume <= 5000; ++volume)
+        loads.push_back({volume, {.reads = volume % 7, .writes = volume == 17 ? 100u : 0u}});
+    const VolumeLoads named = busiest(loads, 4096);
+    ASSERT_EQ(named.size(), 4096u);
+    EXPECT_EQ(named.front().first, 17u);
+    for (const auto& [volume, load] : named) EXPECT_GT(load.reads + load.writes, 0u) << volume;
+    EXPECT_EQ(busiest({{1, {}}, {2, {}}}, 4096).size(), 2u);
+}
+
 // A shard that cannot be made keeps none of the others away, and is not called made.
 TEST(StoreControl, shards_of_one_call_are_made_whatever_becomes_of_one) {
     Rig rig;

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <thread>
 
+#include "net/channel.hpp"
 #include "tools/data_dir.hpp"
 
 namespace pf::tools {
@@ -26,6 +27,10 @@ size_t reactors_for_cores() {
     const size_t cores = std::thread::hardware_concurrency();  // heeds the affinity mask
     return std::clamp(cores, size_t{1}, max_data_reactors);
 }
+
+// All connections that one server takes may sit on one reactor, each with a receive and a send.
+static_assert(runtime::UringOptions{}.ring_entries * runtime::Ring::completions_per_entry >=
+              3 * net::max_connections);
 
 std::vector<runtime::UringOptions> data_reactors(size_t count, uint64_t buffer_bytes) {
     constexpr uint64_t least = uint64_t{16} << 20;

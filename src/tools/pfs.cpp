@@ -5,6 +5,7 @@
 
 #include "base/log.hpp"
 #include "base/ports.hpp"
+#include "runtime/uring/socket_address.hpp"
 #include "tools/config_main.hpp"
 #include "tools/daemon.hpp"
 #include "tools/data_reactors.hpp"
@@ -69,7 +70,12 @@ Status run(const Config& config) {
                                 pfs::parse_write_cache(config.text("store.write_cache"))));
     for (const std::string& path : config.list("store.trays")) options.trays.push_back({path, {}});
     options.listen = listen;
-    options.data_address = config.text("store.advertise");
+    if (!config.text("store.advertise").empty()) {
+        PF_TRY_ASSIGN(const runtime::Address advertise,
+                      tools::address_of(config, "store.advertise"));
+        PF_TRY(tools::naming("store.advertise", runtime::to_socket_address(advertise)));
+        options.data_address = config.text("store.advertise");
+    }
     options.http_address = http.text();
     options.conductor = conductor;
     options.version = PUREFLASH_VERSION;

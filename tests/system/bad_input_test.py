@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import random
+import resource
 import socket
 import struct
 import subprocess
@@ -225,6 +226,27 @@ class BadInput(unittest.TestCase):
         self.assertTrue(self.cluster.alive())
         self.cluster.cli("status")
 
+    def test_regression_silent_connections_do_not_stop_the_server(self):
+        # Each has a receive under way, and together they took all the room there was for operations of a reactor.
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for name in ("store", "rpc"):
+            with contextlib.ExitStack() as peers:
+                peers.callback(resource.setrlimit, resource.RLIMIT_NOFILE, limits)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limits[1], limits[1]))
+                cluster = peers.enter_context(Cluster(BUILD, tray_size="256M"))   # one tray, one reactor for data
+                cluster.cli("volume", "create", "crowded", "--size", "16M")
+                address = ("127.0.0.1", cluster.port(name))
+                # The limit is 4096: room for the store or the conductor, and for the client.
+                crowd = [peers.enter_context(socket.create_connection(address, timeout=20)) for _ in range(4093)]
+                for peer in crowd:
+                    peer.sendall(hello())
+                for peer in crowd:
+                    self.assertEqual(len(peer.recv(64, socket.MSG_WAITALL)), 64)
+                for more in (["if=/dev/zero", "of=pf:crowded"], ["if=pf:crowded", "of=/dev/null"]):
+                    done = cluster.run("pfdd", *more, "bs=1M", "count=16")
+                    self.assertEqual(done.returncode, 0, done.stderr)
+                self.assertEqual(json.loads(cluster.cli("-o", "json", "store", "list"))[0]["health"], "ok")
+
     def test_wrong_versions(self):
         for name in ("store", "rpc"):
             with socket.create_connection(("127.0.0.1", self.cluster.port(name)), timeout=5) as peer:
@@ -352,6 +374,9 @@ class BadInput(unittest.TestCase):
                     self.assertEqual(os.listdir(above), [])
             self.ends_at_once([f"{self.cluster.tools}/pfs", f"--set=store.data={folder}", "--insecure-listen",
                                "--set=store.listen=0.0.0.0:0"], ["store.advertise"])
+            for address in ("garbage", "localhost", "storage.example:49162"):   # clients look up no names
+                self.ends_at_once([f"{self.cluster.tools}/pfs", f"--set=store.data={folder}",
+                                   f"--set=store.advertise={address}"], ["store.advertise", address.split(":")[0]])
             self.assertEqual(os.listdir(above), [])
 
     def test_serve_on_ports_that_are_taken(self):

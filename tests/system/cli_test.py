@@ -271,6 +271,8 @@ def live(cli, node):
                 break
             time.sleep(0.1)
         assert busy[0]["write_bytes_per_second"] >= 4096 and 0 < busy[0]["write_latency_seconds"] < 60, busy
+        for interval in ("nan", "0", "-1", "inf", "1x"):
+            cli.bad("--interval", "top", "--interval", interval, "--count", "1")
         piped = cli.good("top", "--interval", "0.1", "--count", "2")
         assert "\x1b" not in piped and piped.count("NAME") == 2, piped
         command = f"{cli.program} --conductor {cli.conductor} top --interval 0.1 --count 2"

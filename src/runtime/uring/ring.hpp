@@ -48,6 +48,10 @@ struct RingFile {
 
 class Ring {
   public:
+    static constexpr uint32_t max_entries = 4096;
+    // Silent connections keep a receive each inside the kernel, and disks and sends need room, too.
+    static constexpr uint32_t completions_per_entry = 16;
+
     // Fails with a message for people when io_uring is missing, forbidden, or older than Linux 6.1.
     [[nodiscard]] static Result<std::unique_ptr<Ring>> create(uint32_t entries);
     Ring(const Ring&) = delete;
@@ -97,8 +101,6 @@ class Ring {
 
   private:
     static constexpr uint64_t max_registered_bytes = uint64_t{1} << 30;
-    static constexpr uint32_t max_entries = 4096;
-    static constexpr uint32_t completions_per_entry = 4;
     static constexpr uint32_t file_slots = 4096;
 
     Ring() = default;

@@ -1,8 +1,10 @@
 // pfcli status, top and version: the cluster as a whole.
+#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
 
 #include "tools/pfcli/commands.hpp"
@@ -90,7 +92,12 @@ void add_cluster_commands(CLI::App& app, Arguments& arguments, Command& chosen) 
     auto* live = app.add_subcommand("top", "IOPS and latency of each volume, live on a terminal");
     live->callback([&] { chosen = {.run = &top}; });
     live->add_option("--interval", arguments.interval_s, "Seconds between updates (default 1)")
-        ->check(CLI::Range(0.1, 3600.0));
+        ->check([](const std::string& text) {
+            char* end = nullptr;
+            const double seconds = std::strtod(text.c_str(), &end);
+            const bool good = *end == '\0' && seconds >= 0.1 && seconds <= 3600;  // not nan
+            return good ? "" : fmt::format("Value {} not in range 0.1 to 3600", text);
+        });
     live->add_option("--count", arguments.count, "End after so many updates");
     app.add_subcommand("version", "Versions of pfcli and of the conductor")->callback([&] {
         chosen = {.run = &version, .prints_names = false, .waits = false};
