@@ -61,7 +61,8 @@ struct Piece : net::Request {
     std::array<iovec, inline_slices> slices{};
     iovec only_slice{};            // of a copied payload
     runtime::Buffer slice_memory;  // when there are more
-    runtime::Buffer memory;        // bounce blocks of a read, or the stable copy of a write (T13)
+    // Bounce blocks of a read, the stable copy of a write (T13), or block states.
+    runtime::Buffer memory;
 
     // 1 MiB that starts inside a block touches 257 blocks.
     static constexpr size_t max_crcs = wire::max_data_bytes / block_bytes + 1;

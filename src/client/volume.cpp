@@ -69,9 +69,6 @@ Task<Result<std::vector<Extent>>> VolumeCore::block_states(uint64_t offset, uint
                                                            uint32_t limit) {
     if (length == 0 || offset > info_.size_bytes || length > info_.size_bytes - offset)
         co_return fail(Errc::out_of_range);
-    runtime::Buffer memory =
-        co_await reactor_.buffers().allocate(wire::max_block_runs * sizeof(wire::BlockRun));
-    const iovec into{memory.data(), memory.size()};
     std::vector<Extent> extents;
     uint64_t at = offset;
     const uint64_t end = offset + length;
@@ -84,13 +81,12 @@ Task<Result<std::vector<Extent>>> VolumeCore::block_states(uint64_t offset, uint
         io.length =
             std::min({round_up(end, block_bytes), shard_end, io.offset + max_states_bytes}) -
             io.offset;
-        io.data = {&into, 1};
         Status done = co_await run(io);
         if (!done) co_return std::unexpected(std::move(done).error());
         const size_t runs = io.received / sizeof(wire::BlockRun);
         uint64_t position = io.offset;
         for (size_t i = 0; i < runs && position < end; ++i) {
-            const auto found = load<wire::BlockRun>(memory.bytes(), i * sizeof(wire::BlockRun));
+            const auto found = load<wire::BlockRun>(io.runs.bytes(), i * sizeof(wire::BlockRun));
             const uint64_t run_end =
                 std::min(position + uint64_t{found.blocks} * block_bytes, io.offset + io.length);
             append(extents, std::min(run_end, end) - std::min(std::max(position, at), run_end),

@@ -65,7 +65,8 @@ struct Io : ListHook {
     std::span<const iovec> data;      // read: where to; write: from; compare_and_write: new data
     std::span<const iovec> expected;  // compare_and_write
     Errc result = Errc::ok;
-    uint64_t received = 0;            // out, block_states: bytes of runs in `data`
+    runtime::Buffer runs;             // out, block_states: what came, and
+    uint64_t received = 0;            // how many bytes of it
     void (*complete)(Io&) = nullptr;  // once, from the reactor loop
     void* user = nullptr;
 };

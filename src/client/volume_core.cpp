@@ -218,7 +218,10 @@ void VolumeCore::settle(Piece& piece, Errc result) {
 
 void VolumeCore::finish_piece(Piece& piece) {
     OpenIo& open = *piece.io;
-    if (open.io->kind == IoKind::block_states) open.io->received = piece.completion.length;
+    if (open.io->kind == IoKind::block_states) {
+        open.io->runs = std::move(piece.memory);
+        open.io->received = piece.completion.length;
+    }
     if (piece.result != Errc::ok && open.result == Errc::ok) open.result = piece.result;
     piece.in_shard.unlink();
     piece.memory = {};

@@ -55,6 +55,7 @@ class VolumeCore final : public Volume, private ConductorLink::Handle {
     bool prepare(Piece& piece, OpenIo& open, Cut part);
     bool prepare_read(Piece& piece, const Io& io, IovCursor& cursor);
     bool prepare_write(Piece& piece, const Io& io, IovCursor& cursor, bool zeroes_as_data);
+    bool prepare_block_states(Piece& piece);
     iovec* take_slices(Piece& piece, size_t count);
     void place(Piece& piece);
     void issue(Piece& piece);

@@ -59,7 +59,7 @@ bool VolumeCore::prepare(Piece& piece, OpenIo& open, Cut part) {
     if (io.kind == IoKind::read) {
         ready = prepare_read(piece, io, cursor);
     } else if (io.kind == IoKind::block_states) {
-        piece.into = io.data;
+        ready = prepare_block_states(piece);
     } else if (command.opcode == wire::Opcode::write ||
                command.opcode == wire::Opcode::compare_and_write) {
         ready = prepare_write(piece, io, cursor, part.zeroes_as_data);
@@ -92,6 +92,15 @@ bool VolumeCore::prepare_read(Piece& piece, const Io& io, IovCursor& cursor) {
     if (tail != 0) slices[count++] = {piece.memory.data() + block_bytes, tail};
     piece.into = {slices, count};
     return true;
+}
+
+// Not before it is this one's turn: who holds memory and waits in line behind a piece that waits
+// for memory would wait for ever.
+bool VolumeCore::prepare_block_states(Piece& piece) {
+    piece.memory = reactor_.buffers().try_allocate(wire::max_block_runs * sizeof(wire::BlockRun));
+    piece.slices[0] = {piece.memory.data(), piece.memory.size()};
+    piece.into = {piece.slices.data(), 1};
+    return bool(piece.memory);
 }
 
 bool VolumeCore::prepare_write(Piece& piece, const Io& io, IovCursor& cursor, bool zeroes_as_data) {

@@ -247,6 +247,42 @@ TEST_F(ClientTest, TellsBlockStates) {
     run(states(*this));
 }
 
+// Block states took memory before they got in line: a read at its head that needed some, too,
+// waited for ever, and all behind it.
+class LittleMemory : public ClientTest {
+  public:
+    LittleMemory() : ClientTest({.buffer_bytes = size_t{2} << 20}) {}
+};
+Task<void> ask_states(Volume& volume, runtime::WaitGroup& asking) {
+    const auto extents = co_await volume.block_states(0, 1u << 20, 1);
+    EXPECT_TRUE(extents.has_value());
+    asking.done();
+}
+Task<void> many_states(ClientTest& test) {
+    Opened opened = co_await open_volume();
+    runtime::WaitGroup asking;
+    const auto ask = [&](int times) {
+        for (int i = 0; i < times; ++i) {
+            asking.add();
+            runtime::Reactor::current().spawn(ask_states(*opened.volume, asking));
+        }
+    };
+    test.store.hold_states = true;
+    ask(100);
+    co_await runtime::sleep_for(10 * runtime::milliseconds);
+    Observed read(IoKind::read, 512, std::vector<std::byte>(32u << 10));
+    read.watch();
+    EXPECT_TRUE(opened.volume->submit(read).has_value());
+    ask(100);
+    test.store.hold_states = false;
+    co_await asking.wait();
+    EXPECT_TRUE(read.finished);
+    co_await opened.close();
+}
+TEST_F(LittleMemory, regression_block_states_in_line_hold_no_memory) {
+    run(many_states(*this));
+}
+
 Task<void> flushes(ClientTest& test) {
     Opened opened = co_await open_volume();
     Io flush;
