@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "attach/nbd_budget.hpp"
 #include "attach/nbd_protocol.hpp"
 #include "client/volume.hpp"
 
@@ -27,7 +28,8 @@ struct Job : ListHook {
     List<Piece> pieces;
     uint32_t unfinished = 0;  // pieces under way, and one while they are being submitted
     ErrorNumber error = ErrorNumber::none;
-    uint64_t charged_bytes = 0;  // taken from the server's budget
+    Account* account = nullptr;
+    uint64_t charged_bytes = 0;  // on the account
     ReplyHeader header{};
     uint32_t header_bytes = 0;
     std::vector<std::byte> extents;  // encoded pairs of a block status reply

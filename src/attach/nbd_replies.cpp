@@ -36,7 +36,8 @@ uint32_t Replies::gather(List<Job>& batch) {
     vector_count_ = 0;
     // A job adds its header, and its pieces or its extents.
     static_assert(1 + Session::max_pieces < max_vectors);
-    while (vector_count_ + 1 + Session::max_pieces <= max_vectors) {
+    uint64_t bytes = 0;
+    while (vector_count_ + 1 + Session::max_pieces <= max_vectors && bytes < enough_bytes) {
         Job* job = ready_.pop_front();
         if (job == nullptr) break;
         batch.push_back(*job);
@@ -44,6 +45,7 @@ uint32_t Replies::gather(List<Job>& batch) {
         if (!job->extents.empty()) add(job->extents.data(), job->extents.size());
         if (job->error != ErrorNumber::none || job->request.type != uint16_t(Command::read))
             continue;
+        bytes += job->request.length_bytes;
         for (Piece* piece = job->pieces.front(); piece != nullptr; piece = job->pieces.next(*piece))
             add(piece->vector.iov_base, piece->vector.iov_len);
     }

@@ -49,6 +49,9 @@ class Replies {
 
   private:
     static constexpr uint32_t max_vectors = 512;
+    // A batch has this, and then one reply more at most: the client's patience is for a reply, not
+    // for all that it asked for.
+    static constexpr uint64_t enough_bytes = 2u << 20;
 
     uint32_t gather(List<Job>& batch);
     void add(const void* data, size_t bytes) {

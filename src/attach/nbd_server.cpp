@@ -35,7 +35,7 @@ Server::Server(std::vector<Export> exports, ServerOptions options, Report report
     : exports_(std::move(exports)),
       options_(options),
       report_(report),
-      budget_(options.payload_bytes) {
+      budgets_{Budget(options.small_payload_bytes), Budget(options.payload_bytes)} {
     PF_ASSERT(!exports_.empty());
 }
 
@@ -80,7 +80,7 @@ Task<void> Server::accept_loop() {
 
 Task<void> Server::serve(std::unique_ptr<runtime::Connection> connection) {
     const auto session =
-        std::make_unique<Session>(std::move(connection), exports_, options_.session, budget_);
+        std::make_unique<Session>(std::move(connection), exports_, options_.session, budgets_);
     sessions_.push_back(*session);
     co_await await_refresh();
     Status ended{};

@@ -15,9 +15,11 @@ namespace pf::attach::nbd {
 
 struct ServerOptions {
     uint32_t max_connections = 64;
-    // Payload of all requests under way; at least Session::max_charge_bytes. The reactor's pool
-    // must have this, InputStream::batch_bytes per connection, and what the volumes need.
+    // Payload of all requests under way over Budgets::small_request_bytes, at least
+    // Session::max_charge_bytes, and of all others. The reactor's pool must have both,
+    // InputStream::batch_bytes per connection, and what the volumes need.
     uint64_t payload_bytes = 40u << 20;
+    uint64_t small_payload_bytes = 32u << 20;
     // How long a new connection waits for the conductor to tell the current size.
     runtime::Nanos refresh_timeout = 2 * runtime::seconds;
     SessionOptions session;
@@ -55,7 +57,7 @@ class Server {
     Report report_;
     ServerCounters counters_;
     std::unique_ptr<runtime::Listener> listener_;
-    Budget budget_;
+    Budgets budgets_;
     List<Session> sessions_;
     uint32_t connections_ = 0;
     bool stopping_ = false;

@@ -313,6 +313,50 @@ TEST_F(NbdServerTest, StalledClientIsCutAndItsMemoryFreed) {
     EXPECT_TRUE(silent.pipe().shut_down);
 }
 
+// Each part of it began a new wait.
+TEST_F(NbdServerTest, regression_a_payload_in_drips_is_cut_in_time) {
+    start();
+    TestClient client = connected();
+    client.request(Command::write, 1, 0, max_payload_bytes);
+    for (int i = 0; i < 3; ++i) {
+        client.payload(1u << 20, 1);
+        reactor.run();
+        EXPECT_EQ(server->connections(), 1u);
+        reactor.advance(40 * runtime::seconds);
+    }
+    reactor.advance(runtime::seconds);
+    EXPECT_EQ(server->connections(), 0u);
+}
+
+// A large request that waited for another's memory stood in the line before all small ones.
+TEST_F(NbdServerTest, regression_large_requests_do_not_hold_up_small_ones) {
+    start();
+    TestClient slow = connected();
+    TestClient waiting = connected();
+    slow.request(Command::write, 1, 0, max_payload_bytes);
+    waiting.request(Command::write, 1, 0, max_payload_bytes);
+    reactor.run();
+    TestClient other = connected();
+    EXPECT_EQ(ask(other, Command::read, 0, Budgets::small_request_bytes), ErrorNumber::none);
+}
+
+// Who does not take the replies to many small requests held the memory of all.
+TEST_F(NbdServerTest, regression_a_connection_takes_its_share_at_most) {
+    ServerOptions options;
+    options.small_payload_bytes = 1u << 20;
+    start(options);
+    TestClient silent = connected();
+    silent.pipe().stalled = true;
+    for (uint64_t i = 0; i < 256; ++i) silent.request(Command::read, i, 0, 4096);
+    reactor.run();
+    TestClient other = connected();
+    EXPECT_EQ(ask(other, Command::read, 0, 4096), ErrorNumber::none);
+    // All of them are answered once it takes them.
+    silent.pipe().stalled = false;
+    reactor.run();
+    EXPECT_EQ(silent.received().size(), 256u * (4096 + 16));
+}
+
 TEST_F(NbdServerTest, HostileStreamsEndTheConnectionWithTheField) {
     start();
     const auto ends_with = [&](TestClient& client, const std::string& words) {

@@ -39,21 +39,23 @@ bool is_command(const Request& request, Command command) {
 }  // namespace
 
 Session::Session(std::unique_ptr<runtime::Connection> connection,
-                 const std::vector<Export>& exports, SessionOptions options, Budget& budget)
+                 const std::vector<Export>& exports, SessionOptions options, Budgets& budgets)
     : connection_(std::move(connection)),
       exports_(exports),
       options_(options),
-      budget_(budget),
+      small_{budgets.small},
+      large_{budgets.large},
       input_(*connection_),
       input_stall_(*connection_),
       replies_(*connection_, options.stall_timeout, [](Job& job) { job.session->release(job); }) {
-    PF_ASSERT(budget_.total_bytes() >= max_charge_bytes);
+    PF_ASSERT(budgets.large.total_bytes() >= max_charge_bytes);
 }
 
 Task<Status> Session::run() {
     runtime::BufferPool& pool = runtime::Reactor::current().buffers();
     runtime::Buffer batch = co_await pool.allocate(InputStream::batch_bytes);
     input_.open(std::move(batch));
+    connection_->limit_unacknowledged(options_.stall_timeout);
 
     input_stall_.arm(options_.handshake_timeout);
     Status ended = co_await negotiate();
@@ -200,11 +202,17 @@ Task<Status> Session::start(Job& job) {
 Task<Status> Session::start_transfer(Job& job) {
     const Request& request = job.request;
     const bool write = is_command(request, Command::write);
-    const uint64_t charge = charge_of(request);
-    if (!budget_.try_take(charge)) co_await budget_.take(charge);
-    job.charged_bytes = charge;
+    const uint64_t bytes = charge_of(request);
+    Account& account = request.length_bytes > Budgets::small_request_bytes ? large_ : small_;
+    if (account.is_over_share(bytes) || !account.budget.try_take(bytes))
+        co_await wait_for_budget(account, bytes);
+    account.held_bytes += bytes;
+    job.account = &account;
+    job.charged_bytes = bytes;
 
     Status stream{};
+    // One limit for the whole payload: who sends a little of it now and then holds its memory, too.
+    if (write && input_.buffered() < request.length_bytes) input_stall_.arm(options_.stall_timeout);
     job.unfinished = 1;
     for (uint64_t done = 0; done < request.length_bytes && stream;) {
         const uint64_t length =
@@ -216,23 +224,18 @@ Task<Status> Session::start_transfer(Job& job) {
         if (!piece.memory) piece.memory = co_await pool.allocate(length);
         piece.vector = {piece.memory.data(), length};
         piece.io.data = {&piece.vector, 1};
-        if (write) stream = co_await receive_payload(piece);
+        if (write) stream = co_await input_.read(piece.memory.bytes());
         if (stream) submit(piece);
         done += length;
     }
+    input_stall_.disarm();
     piece_done(job, stream ? Errc::ok : stream.error().code);
     co_return stream;
 }
 
-Task<Status> Session::receive_payload(Piece& piece) {
-    const MutableBytes to = piece.memory.bytes();
-    if (input_.buffered() >= to.size()) {
-        co_return co_await input_.read(to);
-    }
-    input_stall_.arm(options_.stall_timeout);
-    const Status status = co_await input_.read(to);
-    input_stall_.disarm();
-    co_return status;
+Task<void> Session::wait_for_budget(Account& account, uint64_t bytes) {
+    while (account.is_over_share(bytes)) co_await job_released_.wait();
+    if (!account.budget.try_take(bytes)) co_await account.budget.take(bytes);
 }
 
 void Session::start_simple(Job& job, client::IoKind kind) {
@@ -301,8 +304,11 @@ void Session::release(Job& job) {
         piece->memory = runtime::Buffer();
         pieces_.give_back(*piece);
     }
-    if (job.charged_bytes > 0) budget_.give_back(job.charged_bytes);
-    job.charged_bytes = 0;
+    if (job.account != nullptr) {
+        job.account->held_bytes -= job.charged_bytes;
+        job.account->budget.give_back(job.charged_bytes);
+    }
+    job.account = nullptr;
     job.extents.clear();
     jobs_.give_back(job);
     --jobs_under_way_;

@@ -1,7 +1,7 @@
 // One NBD connection from greeting to end: the handshake, then requests in, volume I/O, replies out
 // in the order they finish.
 //
-// Bounds: `max_requests` requests under way; payload memory comes from the server's budget and the
+// Bounds: `max_requests` requests under way; payload memory comes from the server's budgets and the
 // reactor's pool, and a request that finds too little waits, which stops reading from its client.
 // Durability: a write is answered when the volume completed it, and a completed write is durable,
 // so FUA and flush have nothing to add.
@@ -40,11 +40,11 @@ class Session : public ListHook {
     // Larger payloads are cut at multiples of this, so that each piece is an atomic write.
     static constexpr uint32_t piece_bytes = max_atomic_write_bytes;
     static constexpr uint32_t max_pieces = max_payload_bytes / piece_bytes + 1;
-    // The largest payload's share of the budget: its first and last piece may be rounded up.
+    // The largest payload's charge on the budget: its first and last piece may be rounded up.
     static constexpr uint64_t max_charge_bytes = max_payload_bytes + uint64_t{2} * piece_bytes;
 
     Session(std::unique_ptr<runtime::Connection> connection, const std::vector<Export>& exports,
-            SessionOptions options, Budget& budget);
+            SessionOptions options, Budgets& budgets);
     Session(const Session&) = delete;
     Session& operator=(const Session&) = delete;
 
@@ -68,7 +68,7 @@ class Session : public ListHook {
     [[nodiscard]] runtime::Task<Job*> take_job();
     [[nodiscard]] runtime::Task<Status> start(Job& job);
     [[nodiscard]] runtime::Task<Status> start_transfer(Job& job);
-    [[nodiscard]] runtime::Task<Status> receive_payload(Piece& piece);
+    [[nodiscard]] runtime::Task<void> wait_for_budget(Account& account, uint64_t bytes);
     void start_simple(Job& job, client::IoKind kind);
     [[nodiscard]] runtime::Task<void> answer_block_status(Job& job);
     void encode_extents(Job& job, const std::vector<client::Extent>& extents);
@@ -83,7 +83,8 @@ class Session : public ListHook {
     std::unique_ptr<runtime::Connection> connection_;
     const std::vector<Export>& exports_;
     SessionOptions options_;
-    Budget& budget_;
+    Account small_;
+    Account large_;
     Agreement agreement_;
     client::Volume* volume_ = nullptr;
     InputStream input_;

@@ -20,6 +20,7 @@
 #include "base/error.hpp"
 #include "base/list.hpp"
 #include "runtime/task.hpp"
+#include "runtime/timer.hpp"
 
 namespace pf::runtime {
 
@@ -65,6 +66,9 @@ class Connection {
     // Ends both directions; operations in flight complete soon with an error. May be called twice.
     virtual void shut_down() = 0;
     [[nodiscard]] virtual const Address& peer() const = 0;
+    // How long a peer may leave what was sent to it untaken before the network gives it up: about
+    // 30 s unless told otherwise. Of Unix sockets and in the simulator there is no such limit.
+    virtual void limit_unacknowledged(Nanos limit) { static_cast<void>(limit); }
 
     // Handing it to another reactor of the process: `leave` on the old one with nothing in flight,
     // then `enter` on the new one; both may be the same. Where a process has one reactor there is

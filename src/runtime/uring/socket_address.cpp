@@ -83,7 +83,12 @@ void set_stream_options(int fd, int family) {
     set(IPPROTO_TCP, TCP_KEEPIDLE, 10);
     set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
     set(IPPROTO_TCP, TCP_KEEPCNT, 4);
-    set(IPPROTO_TCP, TCP_USER_TIMEOUT, 30'000);  // milliseconds
+    set_unacknowledged_limit(fd, 30 * seconds);
+}
+
+void set_unacknowledged_limit(int fd, Nanos limit) {
+    const auto limit_ms = static_cast<unsigned>(limit / milliseconds);
+    (void)::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &limit_ms, sizeof(limit_ms));
 }
 
 }  // namespace pf::runtime

@@ -25,5 +25,7 @@ struct SocketAddress {
 
 // No delay, and a dead peer is noticed within about half a minute.
 void set_stream_options(int fd, int family);
+// How long what was sent may stay unacknowledged. Nothing happens on a Unix socket.
+void set_unacknowledged_limit(int fd, Nanos limit);
 
 }  // namespace pf::runtime

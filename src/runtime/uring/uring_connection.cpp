@@ -7,6 +7,7 @@
 #include <cerrno>
 
 #include "base/assert.hpp"
+#include "runtime/uring/socket_address.hpp"
 #include "runtime/uring/uring_reactor.hpp"
 
 namespace pf::runtime {
@@ -136,6 +137,10 @@ void UringConnection::shut_down() {
     shut_ = true;
     // Fails only when the peer is gone already, and then the operations end by themselves.
     (void)::shutdown(file_.fd, SHUT_RDWR);
+}
+
+void UringConnection::limit_unacknowledged(Nanos limit) {
+    set_unacknowledged_limit(file_.fd, limit);
 }
 
 void UringConnection::leave() {

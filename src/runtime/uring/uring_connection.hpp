@@ -18,6 +18,7 @@ class UringConnection final : public Connection {
     void submit_receive(StreamOp& op) override;
     void submit_send(StreamOp& op) override;
     void shut_down() override;
+    void limit_unacknowledged(Nanos limit) override;
     void leave() override;
     void enter(Reactor& reactor) override;
     [[nodiscard]] const Address& peer() const override { return peer_; }
