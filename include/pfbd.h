@@ -16,9 +16,11 @@
  * explains the last one. Statuses given to callbacks are 0 or a negative errno: -EIO medium failed,
  * -EILSEQ corrupt (the data does not match its checksum and is not returned), -ENOSPC full,
  * -EROFS read-only, -ETIMEDOUT the deadline passed (a write was then never applied and never will
- * be), -ESTALE fenced by another writer (the volume handle is finished; of a write whose store did
- * not answer for 30 s after that the outcome is not known), -ECANCELED miscompare of
- * compare-and-write, -ESHUTDOWN the handle was closed before the outcome was known.
+ * be; of one that is cut, over 1 MiB or across a 2 MiB border, this holds for each part by itself:
+ * some may have been applied before), -ESTALE fenced by another writer (the volume handle is
+ * finished; of a write whose store did not answer for 30 s after that the outcome is not known),
+ * -ECANCELED miscompare of compare-and-write, -ESHUTDOWN the handle was closed before the outcome
+ * was known.
  *
  * From inside a callback the asynchronous functions and pfbd_get_info may be called. The ones that
  * wait for the cluster, and pfbd_poll, return -EDEADLK there and do nothing; pfbd_context_destroy,

@@ -76,6 +76,7 @@ struct pfbd_volume {
     std::mutex mutex;  // guards what follows; not taken on a caller-thread context
     ApiIo* free_ios = nullptr;
     uint32_t taken_ios = 0;
+    bool closing = false;  // takes no more I/O: a callback may try again for ever
     std::deque<ApiIo> ios;
     pf::client::VolumeInfo info;  // as last asked for
 };

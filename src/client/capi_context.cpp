@@ -135,12 +135,14 @@ extern "C" int pfbd_poll(pfbd_context* context, int64_t timeout_us) {
     if (context->own_thread())
         return explain(Errc::invalid_argument, "this context has a thread of its own");
     if (context->in_poll) return context->refuse_waiting();
+    constexpr int64_t longest_us = INT64_MAX / 1000;  // as nanoseconds
+    const bool limited = timeout_us >= 0 && timeout_us < longest_us;
     context->callbacks = 0;
     context->in_poll = true;
     // What was done without the cluster, like a flush of nothing, is called back in the turn before
     // the wait: there may be nothing else to wait for.
     context->on_caller->poll(
-        timeout_us < 0 ? runtime::never : static_cast<uint64_t>(timeout_us) * runtime::microseconds,
+        limited ? static_cast<uint64_t>(timeout_us) * runtime::microseconds : runtime::never,
         [context] { return context->callbacks > 0; });
     context->in_poll = false;
     return context->callbacks;

@@ -75,13 +75,29 @@ void on_posted(runtime::PostedCall& call) {
 // --- submitting ---
 
 // What can be refused at once, so that programs see it where they made the call.
-int check(pfbd_volume& volume, IoKind kind, uint64_t length, uint64_t offset) {
+Errc check(pfbd_volume& volume, IoKind kind, uint64_t length, uint64_t offset) {
     const SlotLock lock(volume);
     const client::VolumeInfo& info = volume.info;
-    if (kind != IoKind::read && info.read_only) return -EROFS;
-    if (length == 0 || length % sector_bytes != 0 || offset % sector_bytes != 0) return -EINVAL;
-    if (offset > info.size_bytes || length > info.size_bytes - offset) return -ERANGE;
-    return 0;
+    if (volume.closing) return Errc::cancelled;
+    if (kind == IoKind::flush) return Errc::ok;
+    if (kind != IoKind::read && info.read_only) return Errc::read_only;
+    if (length == 0 || length % sector_bytes != 0 || offset % sector_bytes != 0)
+        return Errc::invalid_argument;
+    if (offset > info.size_bytes || length > info.size_bytes - offset) return Errc::out_of_range;
+    return Errc::ok;
+}
+
+const char* text_of_refusal(Errc code) {
+    switch (code) {
+        case Errc::cancelled:
+            return "the volume is being closed";
+        case Errc::read_only:
+            return "the volume was opened read-only";
+        case Errc::out_of_range:
+            return "the range ends beyond the volume";
+        default:
+            return "offset and length have to be multiples of 512, and the length over 0";
+    }
 }
 
 int submit(ApiIo& slot) {
@@ -123,8 +139,8 @@ ApiIo* prepare(pfbd_volume& volume, const Call& call) {
 }
 
 int submit_plain(pfbd_volume* volume, const Call& call, const void* memory) {
-    const int refused = check(*volume, call.kind, call.length, call.offset);
-    if (refused != 0) return refused;
+    const Errc refused = check(*volume, call.kind, call.length, call.offset);
+    if (refused != Errc::ok) return negative_errno(refused);
     ApiIo* slot = prepare(*volume, call);
     if (slot == nullptr) return -EAGAIN;
     slot->vectors_inline[0] = {const_cast<void*>(memory), call.length};
@@ -134,9 +150,11 @@ int submit_plain(pfbd_volume* volume, const Call& call, const void* memory) {
 
 int submit_vectors(pfbd_volume* volume, Call call, const iovec* vectors, int count) {
     if (vectors == nullptr || count <= 0 || count > max_vectors) return -EINVAL;
-    for (int i = 0; i < count; ++i) call.length += vectors[i].iov_len;
-    const int refused = check(*volume, call.kind, call.length, call.offset);
-    if (refused != 0) return refused;
+    for (int i = 0; i < count; ++i) {
+        if (__builtin_add_overflow(call.length, vectors[i].iov_len, &call.length)) return -EINVAL;
+    }
+    const Errc refused = check(*volume, call.kind, call.length, call.offset);
+    if (refused != Errc::ok) return negative_errno(refused);
     ApiIo* slot = prepare(*volume, call);
     if (slot == nullptr) return -EAGAIN;
     const auto entries = static_cast<size_t>(count);
@@ -164,7 +182,8 @@ Task<Status> run_io(client::Volume* volume, IoKind kind, iovec memory, uint64_t 
 int run_sync(pfbd_volume* volume, IoKind kind, const void* memory, uint64_t length,
              uint64_t offset) {
     if (const int refused = volume->context->refuse_waiting(); refused != 0) return refused;
-    if (const int refused = check(*volume, kind, length, offset); refused != 0) return refused;
+    if (const Errc code = check(*volume, kind, length, offset); code != Errc::ok)
+        return explain(code, text_of_refusal(code));
     client::Volume* core = volume->core.get();
     const iovec vector{const_cast<void*>(memory), length};
     const Status done = volume->context->wait_for(
@@ -217,14 +236,16 @@ int pfbd_writev(pfbd_volume* volume, const iovec* from, int count, uint64_t offs
 }
 
 int pfbd_flush(pfbd_volume* volume, pfbd_callback callback, void* argument) {
+    const Errc refused = check(*volume, IoKind::flush, 0, 0);
+    if (refused != Errc::ok) return negative_errno(refused);
     ApiIo* slot = prepare(*volume, {IoKind::flush, 0, 0, callback, argument});
     return slot == nullptr ? -EAGAIN : submit(*slot);
 }
 
 int pfbd_discard(pfbd_volume* volume, uint64_t length, uint64_t offset, pfbd_callback callback,
                  void* argument) {
-    if (const int refused = check(*volume, IoKind::discard, length, offset); refused != 0)
-        return refused;
+    const Errc refused = check(*volume, IoKind::discard, length, offset);
+    if (refused != Errc::ok) return negative_errno(refused);
     ApiIo* slot = prepare(*volume, {IoKind::discard, length, offset, callback, argument});
     return slot == nullptr ? -EAGAIN : submit(*slot);
 }
@@ -232,8 +253,8 @@ int pfbd_discard(pfbd_volume* volume, uint64_t length, uint64_t offset, pfbd_cal
 int pfbd_write_zeroes(pfbd_volume* volume, uint64_t length, uint64_t offset, uint32_t flags,
                       pfbd_callback callback, void* argument) {
     if ((flags & ~uint32_t{PFBD_WRITE_NO_HOLE}) != 0) return -EINVAL;
-    if (const int refused = check(*volume, IoKind::write_zeroes, length, offset); refused != 0)
-        return refused;
+    const Errc refused = check(*volume, IoKind::write_zeroes, length, offset);
+    if (refused != Errc::ok) return negative_errno(refused);
     ApiIo* slot = prepare(*volume, {IoKind::write_zeroes, length, offset, callback, argument});
     if (slot == nullptr) return -EAGAIN;
     slot->no_hole = (flags & PFBD_WRITE_NO_HOLE) != 0;
@@ -243,8 +264,8 @@ int pfbd_write_zeroes(pfbd_volume* volume, uint64_t length, uint64_t offset, uin
 int pfbd_compare_and_write(pfbd_volume* volume, const void* expected, const void* from,
                            uint64_t length, uint64_t offset, pfbd_callback callback,
                            void* argument) {
-    if (const int refused = check(*volume, IoKind::compare_and_write, length, offset); refused != 0)
-        return refused;
+    const Errc refused = check(*volume, IoKind::compare_and_write, length, offset);
+    if (refused != Errc::ok) return negative_errno(refused);
     constexpr uint64_t max_compare_bytes = 64u << 10;
     if (length > max_compare_bytes || offset % chunk_bytes + length > chunk_bytes) return -EINVAL;
     ApiIo* slot = prepare(*volume, {IoKind::compare_and_write, length, offset, callback, argument});
@@ -259,8 +280,8 @@ int pfbd_compare_and_write(pfbd_volume* volume, const void* expected, const void
 int pfbd_block_states(pfbd_volume* volume, uint64_t length, uint64_t offset, pfbd_extent* extents,
                       uint32_t* count, pfbd_callback callback, void* argument) {
     if (extents == nullptr || count == nullptr || *count == 0) return -EINVAL;
-    if (const int refused = check(*volume, IoKind::read, length, offset); refused != 0)
-        return refused;
+    const Errc refused = check(*volume, IoKind::read, length, offset);
+    if (refused != Errc::ok) return negative_errno(refused);
     ApiIo* slot = prepare(*volume, {IoKind::block_states, length, offset, callback, argument});
     if (slot == nullptr) return -EAGAIN;
     slot->extents = extents;

@@ -1,6 +1,7 @@
 // The C API, the C++ header and the seed's API over real sockets, against a conductor and a store
 // in memory that run on a reactor thread of their own.
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <fstream>
 
 #include "client/client_test.hpp"
+#include "client/conductor_address.hpp"
 #include "pf_client_api.h"
 #include "pfbd.hpp"
 #include "runtime/uring/reactor_thread.hpp"
@@ -176,6 +178,108 @@ TEST_F(CApi, BlockStatesTakeASlotAsOtherIoDoesAndEndBeforeTheVolume) {
         EXPECT_EQ(pfbd_close(volume), 0);
         EXPECT_EQ(waiting.left, 0) << "an answer came after the close, or never";
         pfbd_context_destroy(context);
+    }
+}
+
+// Closing answers every I/O, and a callback that then tries again kept it from ending.
+struct Stubborn {
+    pfbd_volume* volume = nullptr;
+    std::vector<std::byte> memory = std::vector<std::byte>(4096);
+    std::atomic<int> last{0};
+    static void done(void* argument, int) {
+        auto& self = *static_cast<Stubborn*>(argument);
+        self.last = self.start();
+    }
+    int start() { return pfbd_read(volume, memory.data(), 4096, 0, &Stubborn::done, this); }
+};
+TEST_F(CApi, regression_a_callback_that_tries_again_does_not_hold_up_the_close) {
+    for (const uint32_t flags : {0u, uint32_t{PFBD_CALLER_THREAD}}) {
+        pfbd_context* context = make_context(flags);
+        Stubborn stubborn;
+        ASSERT_EQ(pfbd_open(context, "v", 0, &stubborn.volume), 0) << pfbd_error_text();
+        EXPECT_EQ(stubborn.start(), 0);
+        EXPECT_EQ(pfbd_close(stubborn.volume), 0);
+        EXPECT_EQ(stubborn.last, -ESHUTDOWN);
+        pfbd_context_destroy(context);
+    }
+}
+
+// Lengths that add up to a small one modulo 2^64 were sent, and failed, again and again.
+TEST_F(CApi, regression_vectors_that_overflow_are_refused) {
+    pfbd_context* context = make_context(0);
+    pfbd_volume* volume = nullptr;
+    ASSERT_EQ(pfbd_open(context, "v", 0, &volume), 0) << pfbd_error_text();
+    std::byte memory[512];
+    constexpr size_t half = size_t{1} << 63;
+    const iovec vectors[] = {{memory, half}, {memory, half + 4096}};
+    EXPECT_EQ(pfbd_writev(volume, vectors, 2, 0, &Waiting::done, nullptr), -EINVAL);
+    EXPECT_EQ(pfbd_readv(volume, vectors, 2, 0, &Waiting::done, nullptr), -EINVAL);
+    pfbd_context_destroy(context);
+}
+
+TEST_F(CApi, regression_a_refused_pwrite_has_its_own_text) {
+    pfbd_context* context = make_context(0);
+    pfbd_volume* volume = nullptr;
+    EXPECT_EQ(pfbd_open(context, "missing", 0, &volume), -ENOENT);
+    ASSERT_EQ(pfbd_open(context, "v", PFBD_READ_ONLY, &volume), 0) << pfbd_error_text();
+    std::byte memory[4096] = {};
+    const auto text_has = [](const char* words) {
+        return std::string(pfbd_error_text()).find(words) != std::string::npos;
+    };
+    EXPECT_EQ(pfbd_pwrite(volume, memory, 4096, 0), -EROFS);
+    EXPECT_TRUE(text_has("read-only")) << pfbd_error_text();
+    EXPECT_EQ(pfbd_pread(volume, memory, 4096, test_volume_bytes), -ERANGE);
+    EXPECT_TRUE(text_has("beyond")) << pfbd_error_text();
+    EXPECT_EQ(pfbd_pread(volume, memory, 100, 0), -EINVAL);
+    EXPECT_TRUE(text_has("512")) << pfbd_error_text();
+    pfbd_context_destroy(context);
+}
+
+// Was multiplied beyond 64 bits, and did not wait.
+TEST_F(CApi, regression_a_poll_may_wait_for_ever) {
+    pfbd_context* context = make_context(PFBD_CALLER_THREAD);
+    pfbd_volume* volume = nullptr;
+    ASSERT_EQ(pfbd_open(context, "v", 0, &volume), 0) << pfbd_error_text();
+    std::byte memory[4096];
+    for (const int64_t timeout_us : {int64_t{1} << 61, int64_t{1} << 62, INT64_MAX}) {
+        Waiting waiting;
+        waiting.left = 1;
+        store.delay_max = 20 * runtime::milliseconds;
+        EXPECT_EQ(pfbd_read(volume, memory, 4096, 0, &Waiting::done, &waiting), 0);
+        int polls = 0;
+        for (; waiting.left > 0 && polls < 100; ++polls) pfbd_poll(context, timeout_us);
+        EXPECT_EQ(waiting.left, 0) << "it did not wait";
+    }
+    pfbd_context_destroy(context);
+}
+
+// Where ::1 comes first for this name, nothing was found: servers listen on 127.0.0.1.
+TEST(ConductorAddress, regression_localhost_is_not_looked_up) {
+    const auto found = conductor_address("localhost:100");
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->host, "localhost");
+    EXPECT_EQ(found->port, 100 + conductor_rpc_from_http);
+}
+
+// The process was ended.
+TEST_F(CApi, regression_too_little_room_is_an_error) {
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_AS, &before), 0);
+    pfbd_options options{};
+    options.struct_bytes = sizeof(options);
+    options.conductor = address.c_str();
+    options.buffer_bytes = uint64_t{64} << 30;
+    for (const uint32_t flags : {0u, uint32_t{PFBD_CALLER_THREAD}}) {
+        options.flags = flags;
+        pfbd_context* context = nullptr;
+        const rlimit little{uint64_t{16} << 30, before.rlim_max};
+        ASSERT_EQ(::setrlimit(RLIMIT_AS, &little), 0);
+        const int made = pfbd_context_create(&options, &context);
+        ASSERT_EQ(::setrlimit(RLIMIT_AS, &before), 0);
+        EXPECT_EQ(made, -ENOBUFS);
+        EXPECT_NE(std::string(pfbd_error_text()).find("no room for 65536 MiB"), std::string::npos)
+            << pfbd_error_text();
+        EXPECT_EQ(context, nullptr);
     }
 }
 
@@ -420,6 +524,9 @@ TEST_F(CApi, ProgramsForTheSeedsApiRun) {
     EXPECT_EQ(pf_iov_submit(volume, vectors, 2, 256u << 10, 0, &Waiting::done, &waiting, 0),
               -EINVAL);
     EXPECT_EQ(pf_io_submit_read(volume, back.data(), 100, 0, &Waiting::done, &waiting), -EINVAL);
+    const iovec wrapping[] = {{back.data(), size_t{1} << 63},
+                              {back.data(), (size_t{1} << 63) + 4096}};
+    EXPECT_EQ(pf_iov_submit(volume, wrapping, 2, 4096, 0, &Waiting::done, &waiting, 0), -EINVAL);
     // Closing from a callback is refused and ends nothing.
     struct Closing {
         PfClientVolume* volume;

@@ -63,6 +63,10 @@ int pfbd_close(pfbd_volume* volume) {
     if (volume == nullptr) return 0;
     pfbd_context* context = volume->context;
     if (const int refused = context->refuse_waiting(); refused != 0) return refused;
+    {
+        const SlotLock lock(*volume);
+        volume->closing = true;
+    }
     const Status closed = context->wait_for([volume] { return close_volume(volume); });
     {
         const std::lock_guard lock(context->mutex);

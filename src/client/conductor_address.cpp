@@ -21,6 +21,8 @@ Result<runtime::Address> conductor_address(const char* given) {
                                 "configured otherwise",
                                 text, default_conductor_http_port));
     address.port = static_cast<uint16_t>(address.port + conductor_rpc_from_http);
+    // The resolver may give ::1 first, where servers listen on 127.0.0.1 unless told otherwise.
+    if (address.host == "localhost") return address;
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
@@ -28,8 +30,11 @@ Result<runtime::Address> conductor_address(const char* given) {
     if (failed != 0)
         return fail(Errc::not_found,
                     fmt::format("conductor host '{}': {}", address.host, ::gai_strerror(failed)));
+    const addrinfo* chosen = found;
+    while (chosen != nullptr && chosen->ai_family != AF_INET) chosen = chosen->ai_next;
+    if (chosen == nullptr) chosen = found;
     char numeric[NI_MAXHOST] = {};
-    const int named = ::getnameinfo(found->ai_addr, found->ai_addrlen, numeric, sizeof(numeric),
+    const int named = ::getnameinfo(chosen->ai_addr, chosen->ai_addrlen, numeric, sizeof(numeric),
                                     nullptr, 0, NI_NUMERICHOST);
     ::freeaddrinfo(found);
     if (named != 0)

@@ -157,7 +157,9 @@ int pf_iov_submit(PfClientVolume* volume, const iovec* iov, unsigned int iov_cnt
         iov_cnt > 1024 || length > max_vector_bytes)
         return -EINVAL;
     size_t total = 0;
-    for (unsigned int i = 0; i < iov_cnt; ++i) total += iov[i].iov_len;
+    for (unsigned int i = 0; i < iov_cnt; ++i) {
+        if (__builtin_add_overflow(total, iov[i].iov_len, &total)) return -EINVAL;
+    }
     if (total != length) return -EINVAL;
     const auto at = static_cast<uint64_t>(offset);
     const auto count = static_cast<int>(iov_cnt);

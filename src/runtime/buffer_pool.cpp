@@ -1,8 +1,11 @@
 #include "runtime/buffer_pool.hpp"
 
+#include <fmt/format.h>
 #include <sys/mman.h>
 
 #include <bit>
+#include <cerrno>
+#include <cstring>
 #include <new>
 
 #include "base/assert.hpp"
@@ -14,18 +17,32 @@ Buffer::~Buffer() {
     if (pool_ != nullptr) pool_->release(data_, order_);
 }
 
-BufferPool::BufferPool(size_t arena_bytes) : arena_bytes_(round_up(arena_bytes, max_buffer_bytes)) {
+Result<std::unique_ptr<BufferPool>> BufferPool::create(size_t arena_bytes) {
+    const MutableBytes arena = map(arena_bytes);
+    if (arena.empty())
+        return fail(Errc::resource_exhausted, fmt::format("no room for {} MiB of buffers: {}",
+                                                          arena_bytes >> 20, std::strerror(errno)));
+    return std::unique_ptr<BufferPool>(new BufferPool(arena));
+}
+
+MutableBytes BufferPool::map(size_t arena_bytes) {
+    arena_bytes = round_up(arena_bytes, max_buffer_bytes);
     // Over-mapped by one piece so that every 2 MiB piece is aligned to its size (buddies need it).
     auto* mapped = static_cast<std::byte*>(
-        ::mmap(nullptr, arena_bytes_ + max_buffer_bytes, PROT_READ | PROT_WRITE,
+        ::mmap(nullptr, arena_bytes + max_buffer_bytes, PROT_READ | PROT_WRITE,
                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
-    PF_ASSERT(mapped != MAP_FAILED);
+    if (mapped == MAP_FAILED) return {};
     const auto base = reinterpret_cast<uintptr_t>(mapped);
     const size_t head = round_up(base, max_buffer_bytes) - base;
     const size_t tail = max_buffer_bytes - head;
-    arena_ = mapped + head;
+    std::byte* arena = mapped + head;
     if (head != 0) ::munmap(mapped, head);
-    if (tail != 0) ::munmap(arena_ + arena_bytes_, tail);
+    if (tail != 0) ::munmap(arena + arena_bytes, tail);
+    return {arena, arena_bytes};
+}
+
+BufferPool::BufferPool(MutableBytes arena) : arena_(arena.data()), arena_bytes_(arena.size()) {
+    PF_ASSERT(arena_ != nullptr);
     free_order_.resize(arena_bytes_ / min_buffer_bytes);
     for (size_t at = arena_bytes_; at > 0; at -= max_buffer_bytes) {
         put_free(arena_ + at - max_buffer_bytes, order_count - 1);

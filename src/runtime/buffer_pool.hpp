@@ -8,10 +8,12 @@
 #include <array>
 #include <coroutine>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
 #include "base/bytes.hpp"
+#include "base/error.hpp"
 #include "base/list.hpp"
 
 namespace pf::runtime {
@@ -57,7 +59,10 @@ class BufferPool {
     static constexpr size_t max_buffer_bytes = 2u << 20;
 
     // Rounds up to a multiple of max_buffer_bytes. Memory is taken from the system lazily (mmap).
-    explicit BufferPool(size_t arena_bytes);
+    // resource_exhausted: the system has no room for it.
+    [[nodiscard]] static Result<std::unique_ptr<BufferPool>> create(size_t arena_bytes);
+    // For tests: there has to be room.
+    explicit BufferPool(size_t arena_bytes) : BufferPool(map(arena_bytes)) {}
     BufferPool(const BufferPool&) = delete;
     BufferPool& operator=(const BufferPool&) = delete;
     ~BufferPool();
@@ -99,6 +104,9 @@ class BufferPool {
 
   private:
     friend class Buffer;
+    // Nothing where there is no room.
+    static MutableBytes map(size_t arena_bytes);
+    explicit BufferPool(MutableBytes arena);
     static constexpr uint8_t order_count = 10;  // 4 KiB << 9 == 2 MiB
     struct FreePiece : ListHook {};
 

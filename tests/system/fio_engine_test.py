@@ -57,6 +57,10 @@ class FioEngine(unittest.TestCase):
         self.one("--rw=randread", "--bs=4k", "--size=256k", "--iodepth=8", "--thinktime=1ms")
         self.one("--rw=read", "--bs=4k", "--size=256k", "--iodepth=8", "--rate_iops=500")
 
+    def test_regression_offloaded_submission_is_refused(self):
+        # fio ends the engine on another thread then, which a context does not allow: fio was aborted.
+        self.assertIn("offload", self.one("--rw=randwrite", "--bs=4k", "--io_submit_mode=offload", status=1))
+
     def test_a_volume_that_is_not_there(self):
         self.assertIn("nowhere", self.fio("--name=x", "--volume=nowhere", "--rw=read", "--bs=4k", status=1))
 

@@ -276,7 +276,8 @@ static int pfbd_no_file_work(struct thread_data* td, struct fio_file* f) {
 struct ioengine_ops ioengine = {
     .name = "pfbd",
     .version = FIO_IOOPS_VERSION,
-    .flags = FIO_DISKLESSIO | FIO_NOEXTEND | FIO_NODISKUTIL | FIO_RAWIO,
+    /* No offload: a context belongs to one thread, and fio would end it on another. */
+    .flags = FIO_DISKLESSIO | FIO_NOEXTEND | FIO_NODISKUTIL | FIO_RAWIO | FIO_NO_OFFLOAD,
     .setup = pfbd_setup,
     .init = pfbd_init,
     .cleanup = pfbd_cleanup,

@@ -1,5 +1,9 @@
 #include "runtime/uring/reactor_thread.hpp"
 
+#include <fmt/format.h>
+
+#include <system_error>
+
 namespace pf::runtime {
 
 Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(const std::vector<UringOptions>& each) {
@@ -8,8 +12,13 @@ Result<std::unique_ptr<ReactorGroup>> ReactorGroup::start(const std::vector<Urin
         std::promise<Status> started;
         auto outcome = started.get_future();
         auto thread = std::make_unique<Thread>();
-        thread->thread =
-            std::thread(&ReactorGroup::run, std::ref(*thread), own, std::move(started));
+        try {
+            thread->thread =
+                std::thread(&ReactorGroup::run, std::ref(*thread), own, std::move(started));
+        } catch (const std::system_error& error) {
+            return fail(Errc::resource_exhausted,
+                        fmt::format("cannot start a thread: {}", error.what()));
+        }
         const Status status = outcome.get();
         if (!status) {
             thread->thread.join();

@@ -37,7 +37,8 @@ Result<std::unique_ptr<UringReactor>> UringReactor::create(const UringOptions& o
         return fail(from_errno(errno),
                     fmt::format("cannot make an eventfd: {}", std::strerror(errno)));
     }
-    reactor->set_buffers(std::make_unique<BufferPool>(options.buffer_arena_bytes));
+    PF_TRY_ASSIGN(auto buffers, BufferPool::create(options.buffer_arena_bytes));
+    reactor->set_buffers(std::move(buffers));
     if (options.register_arena) {
         reactor->arena_registered_ = reactor->ring_->register_arena(reactor->buffers().arena());
     }
