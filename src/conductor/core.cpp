@@ -111,7 +111,12 @@ Task<bool> Core::pause(runtime::Nanos duration) {
 Task<Result<meta::Version>> Core::commit(meta::Transaction transaction) {
     transaction.expect(leadership_.guard.key, leadership_.guard.version);
     Result<meta::Version> version = co_await engine_.commit(std::move(transaction));
-    if (!version) log_error("metadata commit: {}", version.error().text());
+    std::string problem;
+    if (!version && version.error().code != Errc::conflict) problem = version.error().text();
+    // Once for each reason: what waits for the metadata tries again for ever.
+    if (!problem.empty() && problem != metadata_problem_) log_error("metadata commit: {}", problem);
+    if (problem.empty() && !metadata_problem_.empty()) log_info("metadata is written again");
+    metadata_problem_ = std::move(problem);
     co_return version;
 }
 
@@ -184,6 +189,11 @@ ClusterStatus Core::status() const {
     out.cluster = cluster_->record;
     out.open_handles = static_cast<uint32_t>(cluster_->handles.size());
     out.tasks = static_cast<uint32_t>(cluster_->tasks.size());
+    if (!metadata_problem_.empty()) {
+        out.health = v1::HEALTH_ERROR;
+        out.message =
+            fmt::format("the last change of the metadata was not written: {}", metadata_problem_);
+    }
     const auto worsen = [&](v1::Health health) {
         if (health != v1::HEALTH_OK) out.health = std::max(out.health, v1::HEALTH_DEGRADED);
     };

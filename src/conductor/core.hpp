@@ -40,7 +40,9 @@ inline constexpr uint32_t max_loads_per_heartbeat = 4096;
 struct ClusterStatus {
     v1::Cluster cluster;
     v1::Health health = v1::HEALTH_OK;
-    std::string message;  // the first tray that does not serve, and why; or that none does
+    // Why metadata cannot be written; or the first tray that does not serve, and why; or that none
+    // does.
+    std::string message;
     uint32_t volumes = 0;
     uint32_t stores = 0;
     uint32_t stores_online = 0;
@@ -212,6 +214,7 @@ class Core {
     runtime::Mutex registering_;
     bool serving_ = false;
     bool stopping_ = false;
+    std::string metadata_problem_;  // of the last commit
     runtime::WaitGroup background_;
     CoreCounters counters_;
     RequestTimes rest_times_;

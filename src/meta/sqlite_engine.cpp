@@ -111,9 +111,13 @@ class SqliteEngine::Worker {
             if (status) status = run_job(*job);
         }
         if (writes && status) status = file_->commit();
-        if (status) return;
+        if (status) {
+            if (writes) said_.clear();
+            return;
+        }
         // An error of the file fails the whole batch: what was applied before it is rolled back.
-        log_error("metadata file: {}", status.error().text());
+        if (status.error().text() != said_) log_error("metadata file: {}", status.error().text());
+        said_ = status.error().text();
         file_->rollback();
         for (Job* job : batch) fail_job(*job, status.error());
     }
@@ -153,6 +157,7 @@ class SqliteEngine::Worker {
 
     runtime::Reactor& reactor_;
     std::unique_ptr<SqliteFile> file_;
+    std::string said_;  // the error that was logged last: what fails is often tried again
     runtime::WaitGroup in_flight_;  // the reactor's
     std::mutex mutex_;
     std::condition_variable wake_;

@@ -88,7 +88,8 @@ Error SqliteFile::error(const char* doing) const {
         case SQLITE_LOCKED:
             return {Errc::busy, message + "; another process has it open, stop that one first"};
         case SQLITE_FULL:
-            return {Errc::no_space, std::move(message)};
+            return {Errc::no_space, fmt::format("{}; make room there: the metadata file is '{}'",
+                                                message, sqlite3_db_filename(database_, "main"))};
         case SQLITE_CORRUPT:
         case SQLITE_NOTADB:
             return {Errc::corrupt, std::move(message)};

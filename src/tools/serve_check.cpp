@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <filesystem>
+#include <thread>
 
 #include "runtime/uring/socket_address.hpp"
 #include "runtime/uring/uring_disk.hpp"
@@ -87,20 +89,32 @@ Status check_names(const std::vector<std::string>& paths) {
     return {};
 }
 
+// 0 or an errno.
+int try_to_listen(const runtime::SocketAddress& address) {
+    const int fd = ::socket(address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const int on = 1;
+    const bool free = fd >= 0 && ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
+                      ::bind(fd, address.raw(), address.length) == 0 && ::listen(fd, 1) == 0;
+    const int error = free ? 0 : errno;
+    if (fd >= 0) ::close(fd);
+    return error;
+}
+
 }  // namespace
 
 Status check_ports(const std::vector<runtime::Address>& addresses, std::string_view options) {
+    // A process that was killed holds its ports a moment longer.
+    constexpr auto step = std::chrono::milliseconds(50);
+    constexpr int max_steps = 20;
     for (const runtime::Address& address : addresses) {
         PF_TRY_ASSIGN(const runtime::SocketAddress socket_address,
                       runtime::to_socket_address(address));
-        const int fd = ::socket(socket_address.family(), SOCK_STREAM | SOCK_CLOEXEC, 0);
-        const int on = 1;
-        const bool free =
-            fd >= 0 && ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) == 0 &&
-            ::bind(fd, socket_address.raw(), socket_address.length) == 0 && ::listen(fd, 1) == 0;
-        const int error = errno;
-        if (fd >= 0) ::close(fd);
-        if (free) continue;
+        int error = try_to_listen(socket_address);
+        for (int i = 0; error == EADDRINUSE && i < max_steps; ++i) {
+            std::this_thread::sleep_for(step);
+            error = try_to_listen(socket_address);
+        }
+        if (error == 0) continue;
         return fail(from_errno(error),
                     fmt::format("cannot listen on {}: {}; choose another with {}", address.text(),
                                 std::strerror(error), options));

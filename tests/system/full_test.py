@@ -3,6 +3,7 @@
 written before is read back, also after kill -9; a new client opens the volume, overwrites and discards; freed room
 takes new writes; the volume is deleted and another one takes its place. Usage: BUILD_FOLDER"""
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import unittest
 
 from cluster import Cluster
+from pair import Pair
 from pfbd import Library
 
 BUILD = os.path.realpath(sys.argv.pop(1) if len(sys.argv) > 1 else "build/release")
@@ -92,6 +94,40 @@ class Full(unittest.TestCase):
             image = os.path.join(cluster.data, "tray0.img")
             subprocess.run([f"{cluster.tools}/pfinspect", image, "verify"], check=True, timeout=60,
                            stdout=subprocess.DEVNULL)
+
+    def test_regression_full_metadata_says_where_and_is_logged_once(self):
+        pair = Pair(f"{BUILD}/src/tools")
+        self.addCleanup(pair.end)
+        data = f"{pair.folder}/conductor"
+        os.mkdir(data)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m,mode=700", "tmpfs", data], check=True)
+        self.addCleanup(subprocess.run, ["umount", "--lazy", data], check=True)
+        pair.start_conductor()
+        self.assertEqual(pair.hears(), "READY=1")
+        pair.start_store()
+        pair.add_tray(256 * MIB)
+        pair.cli("volume", "create", "before", "--size", "64M")
+        with open(f"{data}/filler", "wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(4096))
+            except OSError as error:
+                self.assertEqual(error.errno, errno.ENOSPC)
+        for _ in range(20):
+            refused = pair.cli("volume", "create", "x" * 90, "--size", "64M", check=False)
+            if refused.returncode != 0:
+                break
+            pair.cli("volume", "delete", "x" * 90, check=False)
+        for text in ("make room there", f"{data}/"):
+            self.assertIn(text, refused.stderr)
+        for _ in range(5):
+            pair.cli("volume", "create", "y" * 90, "--size", "64M", check=False)
+        self.assertIn("make room there", json.loads(pair.cli("status").stdout)["message"])
+        said = [line for line in pair.log().splitlines() if "make room there" in line and "metadata commit" in line]
+        self.assertEqual(len(said), len(set(line.split(" ", 2)[2] for line in said)), said)
+        os.unlink(f"{data}/filler")
+        pair.cli("volume", "create", "after", "--size", "64M")
+        self.assertEqual(json.loads(pair.cli("status").stdout)["health"], "ok")
 
 
 if __name__ == "__main__":

@@ -40,6 +40,16 @@ void remove_stale_socket(const SocketAddress& address, const std::string& path) 
     }
 }
 
+// Where nobody listens on a port that is also given to those who connect, TCP connects a socket to
+// itself sooner or later.
+bool is_connected_to_itself(int fd) {
+    SocketAddress own;
+    SocketAddress peer;
+    return ::getsockname(fd, own.raw(), &own.length) == 0 &&
+           ::getpeername(fd, peer.raw(), &peer.length) == 0 && own.family() != AF_UNIX &&
+           from_socket_address(own) == from_socket_address(peer);
+}
+
 std::optional<SocketFile> find_socket_file(const std::string& path) {
     struct stat info{};
     if (::lstat(path.c_str(), &info) != 0) return std::nullopt;
@@ -119,6 +129,9 @@ Task<Result<std::unique_ptr<Connection>>> connect_stream(Ring& ring, Address add
     SocketCloser socket{::socket(to->family(), SOCK_STREAM | SOCK_CLOEXEC, 0)};
     if (socket.fd < 0) co_return fail_at("connect to", address, errno);
     set_stream_options(socket.fd, to->family());
+    // What is left of our connections must not keep a server from its port.
+    const int yes = 1;
+    (void)::setsockopt(socket.fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
     SocketCallAwaiter call(ring, std::make_unique<SocketCall>(socket.fd, *to), timeout);
     const int32_t result = co_await call;
     if (result == -ETIME) {
@@ -126,6 +139,12 @@ Task<Result<std::unique_ptr<Connection>>> connect_stream(Ring& ring, Address add
                                                     address.text(), timeout / milliseconds));
     }
     if (result < 0) co_return fail_at("connect to", address, -result);
+    if (is_connected_to_itself(socket.fd)) {
+        // Ended so that nothing is left of it for a minute, on the port of the server.
+        const linger at_once{1, 0};
+        (void)::setsockopt(socket.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+        co_return fail_at("connect to", address, ECONNREFUSED);
+    }
     co_return std::make_unique<UringConnection>(ring, socket.release(), std::move(address));
 }
 
