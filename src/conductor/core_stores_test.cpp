@@ -273,6 +273,25 @@ TEST_F(CoreTest, regression_a_tray_that_was_formatted_over_says_how_to_forget_it
     EXPECT_EQ(core_->list_trays().size(), 1u);
 }
 
+// Failed: with --force any answer was taken for "removed", and the tray was back a second later.
+TEST_F(CoreTest, regression_a_tray_that_its_store_keeps_is_not_called_removed) {
+    ASSERT_TRUE(register_store(1, 1));
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(tray_uuid(1, 0));
+    forget.set_force(true);
+    fake(1).fail_after = 0;
+    EXPECT_EQ(reactor_.run(core_->remove_tray(forget)).error().code, Errc::io_error);
+    EXPECT_EQ(core_->list_trays().size(), 1u);
+    for (const bool offline : {false, true}) {
+        fake(1).fail_after = UINT32_MAX;
+        ASSERT_TRUE(register_store(1, 1));
+        fake(1).reachable = false;
+        if (offline) reactor_.run_for(10 * seconds);
+        EXPECT_TRUE(reactor_.run(core_->remove_tray(forget)));
+        EXPECT_TRUE(core_->list_trays().empty());
+    }
+}
+
 // Failed: with the tray's count begun anew, the deletion of the volume ended the conductor.
 TEST_F(CoreTest, regression_a_tray_that_comes_back_after_its_removal_has_its_replicas_again) {
     ASSERT_TRUE(register_store(1, 1));

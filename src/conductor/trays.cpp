@@ -174,9 +174,13 @@ Task<Status> Core::remove_tray(v1::RemoveTrayRequest request) {
     v1::RpcRequest rpc;
     *rpc.mutable_remove_tray() = std::move(request);
     const auto reply = co_await call_store(store_id, std::move(rpc));
-    // A store that will never come back must not keep its trays listed for ever.
-    if (!reply && reply.error().code != Errc::not_found && !force) {
-        co_return std::unexpected<Error>(reply.error());
+    // A store that will never come back must not keep its trays listed for ever. One that answers
+    // that it still has the tray would only bring it back with its next heartbeat.
+    if (!reply) {
+        const Errc why = reply.error().code;
+        const bool away = is_away(why) || why == Errc::unavailable;
+        if (why != Errc::not_found && !(force && away))
+            co_return std::unexpected<Error>(reply.error());
     }
     meta::Transaction transaction;
     transaction.remove(keys::tray(uuid));

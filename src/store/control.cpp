@@ -2,6 +2,7 @@
 // answer, so each is written to be repeated.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.hpp"
@@ -211,10 +212,11 @@ Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
     at->place.write_cache = add.write_cache;
     const Status saved = save_trays();
     if (!saved) {
-        Task<Status> forgetting = forget_tray(*at, true);
+        Task<Status> forgetting = forget_tray(*at);
         PF_CO_TRY(co_await forgetting);
         co_return std::unexpected<Error>(saved.error());
     }
+    if (link_) link_->report_soon();
     v1::Tray description = std::move(added.description);
     description.set_store_id(store_id_);
     Task<void> serving = serve_shards(*at, std::move(added));
@@ -224,32 +226,47 @@ Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
 }
 
 // The worker lets go of the tray, then it is in no list any more.
-Task<Status> Store::forget_tray(Assignment& at, bool force) {
+Task<Status> Store::forget_tray(Assignment& at) {
     const Uuid id = at.place.id;
     Worker& worker = *at.worker;
-    Task<Status> removing =
-        call_on(worker.reactor(), [&] { return worker.remove_tray(id, force); });
+    Task<Status> removing = call_on(worker.reactor(), [&] { return worker.remove_tray(id); });
     PF_CO_TRY(co_await removing);
     std::erase_if(shards_, [&id](const auto& each) { return each.second.tray == id; });
     std::erase_if(trays_, [&id](const Assignment& each) { return each.place.id == id; });
+    if (link_) link_->report_soon();
     co_return Status{};
 }
 
 Task<Status> Store::remove_tray(v1::RemoveTrayRequest request) {
     PF_CO_TRY_ASSIGN(const Uuid id, Uuid::parse(request.tray_uuid()));
     Assignment* at = find_tray(id);
-    if (at == nullptr) co_return fail(Errc::not_found, "no such tray here: " + id.text());
-    Task<Status> forgetting = forget_tray(*at, request.force());
-    PF_CO_TRY(co_await forgetting);
-    co_return save_trays();
+    if (at == nullptr) {
+        // Gone for good only once no list on disk has it, as one may whose update failed.
+        PF_CO_TRY(save_trays());
+        co_return fail(Errc::not_found, "no such tray here: " + id.text());
+    }
+    const auto on_it =
+        std::ranges::count_if(shards_, [&id](const auto& each) { return each.second.tray == id; });
+    if (on_it > 0 && !request.force()) {
+        co_return fail(Errc::busy, fmt::format("the tray holds {} shards; move or delete them, or "
+                                               "use --force to give them up",
+                                               on_it));
+    }
+    // The list first: a tray that is let go of while it is in there is back after a restart.
+    PF_CO_TRY(save_trays(id));
+    Task<Status> forgetting = forget_tray(*at);
+    const Status forgotten = co_await forgetting;
+    if (!forgotten) PF_CO_TRY(save_trays());
+    co_return forgotten;
 }
 
-Status Store::save_trays() {
-    if (link_) link_->report_soon();
+Status Store::save_trays(const Uuid& without) {
     if (!options_.save_trays) return {};
     std::vector<TrayPlace> places;
     places.reserve(trays_.size());
-    for (const Assignment& at : trays_) places.push_back(at.place);
+    for (const Assignment& at : trays_) {
+        if (without.is_zero() || at.place.id != without) places.push_back(at.place);
+    }
     return options_.save_trays(places);
 }
 

@@ -257,8 +257,9 @@ class Rig {
     sim::SimNode& server;
     sim::SimNode& client;
     sim::SimDisk& disk;
-    Process* process = nullptr;  // the node's; replaced when it is started again
-    std::vector<TrayPlace> trays;
+    Process* process = nullptr;    // the node's; replaced when it is started again
+    std::vector<TrayPlace> trays;  // the list that is kept for the next start
+    bool list_fails = false;       // it cannot be written
     std::string tray_uuid;
     bool lost_before = false;  // the shard is not new: apply() says that it has to be there
 
@@ -276,6 +277,7 @@ class Rig {
         options.trays = trays;
         options.listen = {"server", 49162};
         options.save_trays = [this](const std::vector<TrayPlace>& places) {
+            if (list_fails) return Status(fail(Errc::no_space));
             trays = places;
             return Status{};
         };

@@ -135,13 +135,14 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] Assignment* find_path(const std::string& path);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::Tray>> add_tray_locked(
         pureflash::v1::AddTrayRequest request);
-    [[nodiscard]] runtime::Task<Status> forget_tray(Assignment& at, bool force);
+    [[nodiscard]] runtime::Task<Status> forget_tray(Assignment& at);
     [[nodiscard]] runtime::Task<Result<std::string>> run_rpc(std::string request);
     [[nodiscard]] runtime::Task<void> answer_rpc(net::ServerChannel& channel,
                                                  net::Incoming incoming);
     [[nodiscard]] runtime::Task<Result<pureflash::v1::RpcReply>> dispatch(
         pureflash::v1::RpcRequest request);
-    [[nodiscard]] Status save_trays();
+    // Of all trays, or of all but this one.
+    [[nodiscard]] Status save_trays(const Uuid& without = {});
 
     runtime::Reactor& home_;
     StoreOptions options_;

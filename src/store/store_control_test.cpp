@@ -110,6 +110,45 @@ TEST(StoreControl, waiting_rpcs_are_bounded_and_hold_no_buffers) {
     EXPECT_EQ(std::ranges::count(status, Errc::ok), Store::max_rpcs);
 }
 
+Errc remove_tray(Rig& rig, bool force) {
+    pureflash::v1::RemoveTrayRequest request;
+    request.set_tray_uuid(rig.tray_uuid);
+    request.set_force(force);
+    const Status removed = rig.on_server(rig.store().remove_tray(request));
+    return removed ? Errc::ok : removed.error().code;
+}
+
+// Found by hand, on a full disk: the tray was let go of, the list kept it, the second `tray remove`
+// was answered "removed", and the next start brought the tray back.
+TEST(StoreControl, regression_a_tray_whose_removal_cannot_be_saved_stays) {
+    Rig rig;
+    rig.create();
+    EXPECT_EQ(remove_tray(rig, false), Errc::busy);
+    ASSERT_EQ(rig.trays.size(), 1U) << "refused, and still listed";
+    rig.list_fails = true;
+    EXPECT_EQ(remove_tray(rig, true), Errc::no_space);
+    EXPECT_EQ(remove_tray(rig, true), Errc::no_space);
+    EXPECT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    rig.list_fails = false;
+    EXPECT_EQ(remove_tray(rig, true), Errc::ok);
+    EXPECT_TRUE(rig.trays.empty());
+    EXPECT_EQ(remove_tray(rig, true), Errc::not_found);
+}
+
+// A list that still has it is replaced before the tray is called gone.
+TEST(StoreControl, a_tray_that_is_not_there_is_gone_once_the_list_says_so) {
+    Rig rig;
+    rig.create();
+    const std::vector<TrayPlace> listed = rig.trays;
+    ASSERT_EQ(remove_tray(rig, true), Errc::ok);
+    rig.trays = listed;
+    rig.list_fails = true;
+    EXPECT_EQ(remove_tray(rig, true), Errc::no_space);
+    rig.list_fails = false;
+    EXPECT_EQ(remove_tray(rig, true), Errc::not_found);
+    EXPECT_TRUE(rig.trays.empty());
+}
+
 Task<void> add_tray(Store& store, std::string path) {
     pureflash::v1::AddTrayRequest request;
     request.set_path(path);

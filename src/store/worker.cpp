@@ -143,18 +143,13 @@ void Worker::serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere
     }
 }
 
-Task<Status> Worker::remove_tray(Uuid tray, bool force) {
+Task<Status> Worker::remove_tray(Uuid tray) {
     TraySlot* slot = trays_.find(tray);
     if (slot == nullptr) co_return fail(Errc::not_found, "no such tray here: " + tray.text());
     std::vector<Shard*> on_it;
     for (const auto& [shard_id, shard] : shards_) {
         if (slot->tray != nullptr && &shard->tray() == slot->tray.get())
             on_it.push_back(shard.get());
-    }
-    if (!on_it.empty() && !force) {
-        co_return fail(Errc::busy, fmt::format("the tray holds {} shards; move or delete them, or "
-                                               "use --force to give them up",
-                                               on_it.size()));
     }
     for (Shard* shard : on_it) {
         Task<void> dropping = drop_shard(*shard);

@@ -82,7 +82,8 @@ class Worker final : public net::Handler {
     [[nodiscard]] bool has_mounted(const Uuid& tray) const;
     // Serves the shards of the tray, but not those that another tray of the store serves.
     void serve(const Uuid& tray, const std::vector<tray::ShardId>& elsewhere);
-    [[nodiscard]] runtime::Task<Status> remove_tray(Uuid tray, bool force);
+    // With the shards on it.
+    [[nodiscard]] runtime::Task<Status> remove_tray(Uuid tray);
     // What became of each, in their order.
     [[nodiscard]] runtime::Task<std::vector<Status>> apply_shards(
         Uuid tray, std::vector<tray::ShardState> states);
