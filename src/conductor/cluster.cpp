@@ -55,6 +55,11 @@ v1::Health Cluster::tray_health(const TrayEntry& tray) const {
     return tray.record.health();
 }
 
+bool Cluster::mounted_at_home(const TrayEntry& tray) const {
+    const auto store = stores.find(tray.record.store_id());
+    return store != stores.end() && store->second.online && tray.mounted;
+}
+
 bool Cluster::tray_serves(const TrayEntry& tray) const {
     const v1::Health health = tray_health(tray);
     return health == v1::HEALTH_OK || health == v1::HEALTH_DEGRADED;

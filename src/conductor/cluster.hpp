@@ -66,6 +66,7 @@ struct StoreEntry {
     uint64_t registration = 0;  // counts; ends what was begun for an earlier one
     runtime::Nanos last_heartbeat = 0;
     std::vector<v1::VolumeLoad> loads;
+    std::set<std::string> reported;  // trays that its last registration or heartbeat named
 };
 
 struct Handle {
@@ -88,6 +89,8 @@ struct Cluster {
     [[nodiscard]] Result<std::shared_ptr<VolumeEntry>> find_volume(std::string_view name) const;
     [[nodiscard]] const StoreEntry* store_by_uuid(std::string_view uuid) const;
     [[nodiscard]] v1::Health tray_health(const TrayEntry& tray) const;
+    // Its own store is there and has it mounted.
+    [[nodiscard]] bool mounted_at_home(const TrayEntry& tray) const;
     // Does I/O, though something may be wrong: a damaged copy, or losses of some volumes.
     [[nodiscard]] bool tray_serves(const TrayEntry& tray) const;
     [[nodiscard]] v1::Health volume_health(const VolumeEntry& volume) const;

@@ -189,6 +189,9 @@ class Core {
                                                               v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<Result<v1::Tray>> adopt_tray(uint32_t store_id, v1::Tray record);
     void take_tray_report(uint32_t store_id, const v1::Tray& report);
+    // All that the store has now: what it had before and does not name any more is gone from it.
+    void take_tray_reports(StoreEntry& store,
+                           const google::protobuf::RepeatedPtrField<v1::Tray>& reports);
     [[nodiscard]] runtime::Task<void> activate_store(uint32_t store_id, uint64_t registration);
     [[nodiscard]] runtime::Task<Status> activate_trays(uint32_t store_id,
                                                        std::set<std::string>& told);

@@ -28,6 +28,66 @@ TEST_F(CoreTest, MissedHeartbeatsMeanOffline) {
     EXPECT_EQ(core_->status().stores_online, 0u);
 }
 
+// Found by hand: a tray that its store had lost stayed ok, and volumes were placed on it.
+TEST_F(CoreTest, regression_a_tray_that_is_not_reported_any_more_is_offline) {
+    ASSERT_TRUE(register_store(1, 2, 5));
+    ASSERT_TRUE(create("vol", 8 * gib, 1, gib));
+    const auto beat = [&](std::set<uint32_t> trays, uint64_t incarnation) {
+        v1::HeartbeatRequest request;
+        request.set_store_id(1);
+        for (const uint32_t tray : trays) {
+            auto& report = *request.add_trays();
+            report.set_uuid(tray_uuid(1, tray));
+            report.set_incarnation(incarnation);
+            report.set_capacity_bytes(100 * gib);
+            report.set_free_bytes(100 * gib);
+        }
+        const auto reply = core_->heartbeat(request);
+        ASSERT_TRUE(reply);
+        EXPECT_FALSE(reply->register_again());
+        reactor_.run_for(100 * milliseconds);
+    };
+    const auto health = [&](uint32_t tray) {
+        return core_->cluster().show(core_->cluster().trays.at(tray_uuid(1, tray))).health();
+    };
+    beat({0, 1}, 5);
+    beat({1}, 5);
+    EXPECT_EQ(health(0), v1::HEALTH_OFFLINE);
+    EXPECT_EQ(health(1), v1::HEALTH_OK);
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OFFLINE);
+    EXPECT_EQ(core_->status().trays_ok, 1u);
+    ASSERT_TRUE(create("other", 8 * gib, 1, gib));
+    const auto& other = *core_->cluster().find_volume("other").value();
+    EXPECT_EQ(other.tray_uuids(), std::set<std::string>{tray_uuid(1, 1)});
+    beat({}, 5);
+    EXPECT_EQ(create("none", gib).error().code, Errc::unavailable);
+    beat({0, 1}, 5);
+    EXPECT_EQ(health(0), v1::HEALTH_OK);
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OK);
+}
+
+// R1: one that went while its shards were given their epochs is given them when it is back.
+TEST_F(CoreTest, rule_01_a_tray_that_was_away_for_a_heartbeat_gets_its_epochs) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(create("vol", gib));
+    const auto epoch = [&] { return fake(1).shards.begin()->second.shard().epoch(); };
+    fake(1).lost_trays = {tray_uuid(1, 0)};
+    ASSERT_TRUE(register_store(1, 1, 6));
+    v1::HeartbeatRequest request;
+    request.set_store_id(1);
+    ASSERT_TRUE(core_->heartbeat(request));
+    fake(1).lost_trays.clear();
+    reactor_.run_for(2 * seconds);
+    EXPECT_EQ(epoch(), 1u);
+    auto& report = *request.add_trays();
+    report.set_uuid(tray_uuid(1, 0));
+    report.set_incarnation(6);
+    ASSERT_TRUE(core_->heartbeat(request));
+    reactor_.run_for(seconds);
+    EXPECT_EQ(epoch(), 2u);
+    EXPECT_EQ(core_->list_trays()[0].incarnation(), 6u);
+}
+
 // R1: after each mount new epochs; after a restart of the conductor alone, the same ones.
 TEST_F(CoreTest, rule_01_a_mounted_tray_gets_new_epochs) {
     ASSERT_TRUE(register_store(1, 1, 5));

@@ -72,9 +72,8 @@ Task<Result<v1::RegisterStoreReply>> Core::register_store(v1::RegisterStoreReque
         tray.record.set_health(v1::HEALTH_OFFLINE);
         tray.mounted = false;
     }
-    for (const auto& report : request.store().trays()) take_tray_report(id, report);
-
     StoreEntry& store = cluster_->stores.at(id);
+    take_tray_reports(store, request.store().trays());
     store.online = true;
     store.last_heartbeat = reactor_.now();
     store.loads.clear();
@@ -144,10 +143,12 @@ Result<v1::HeartbeatReply> Core::heartbeat(const v1::HeartbeatRequest& request) 
             if (store.adding == 0) reply.set_register_again(true);
             continue;
         }
+        // Also one that was away for a while: an activation may have passed it over.
+        const bool is_new = report.incarnation() > tray->second.seen_incarnation;
         remounted |= tray->second.record.store_id() == request.store_id() &&
-                     report.incarnation() > tray->second.seen_incarnation;
-        take_tray_report(request.store_id(), report);
+                     report.incarnation() != 0 && (is_new || !tray->second.mounted);
     }
+    take_tray_reports(store, request.trays());
     store.loads.assign(request.loads().begin(), request.loads().end());
     if (request.stopping()) {
         log_info("store {} is stopping", request.store_id());

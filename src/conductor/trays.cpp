@@ -41,9 +41,8 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
         tray.record.set_message(std::move(why));
     };
     if (tray.record.store_id() != store_id) {
-        const auto owner = cluster_->stores.find(tray.record.store_id());
-        const bool owned = owner != cluster_->stores.end() && owner->second.online;
-        if (owned && tray.mounted) return;  // a copy: what serves where it belongs goes on
+        // A copy: what serves where it belongs goes on.
+        if (cluster_->mounted_at_home(tray)) return;
         return refuse(fmt::format("store {} reports it, but its replicas belong to store {}",
                                   store_id, tray.record.store_id()));
     }
@@ -68,6 +67,29 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     tray.record.set_store_id(store_id);
     tray.record.set_incarnation(incarnation);  // until activation has persisted the new one
     if (tray.record.health() == v1::HEALTH_UNSPECIFIED) tray.record.set_health(v1::HEALTH_OK);
+}
+
+void Core::take_tray_reports(StoreEntry& store,
+                             const google::protobuf::RepeatedPtrField<v1::Tray>& reports) {
+    const uint32_t store_id = store.record.id();
+    std::set<std::string> named;
+    for (const auto& report : reports) named.insert(report.uuid());
+    for (const auto& uuid : store.reported) {
+        const auto found = cluster_->trays.find(uuid);
+        if (found == cluster_->trays.end() || named.contains(uuid)) continue;
+        TrayEntry& tray = found->second;
+        if (tray.record.store_id() == store_id) {
+            log_warning("tray {}: store {} does not have it any more", uuid, store_id);
+            tray.mounted = false;
+            tray.record.set_health(v1::HEALTH_OFFLINE);
+        } else if (cluster_->mounted_at_home(tray)) {
+            continue;  // a copy was taken away
+        }
+        tray.refused = false;
+        tray.record.clear_message();
+    }
+    store.reported = std::move(named);
+    for (const auto& report : reports) take_tray_report(store_id, report);
 }
 
 std::vector<v1::Tray> Core::list_trays() const {
