@@ -187,7 +187,11 @@ Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
         co_return fail(Errc::conflict,
                        fmt::format("this store is of cluster {}", membership_.cluster.text()));
     }
-    Assignment* at = find_path(request.path());
+    // By what is there first: a tray that was moved stays with its worker.
+    Task<Result<Uuid>> looking = tray_at(request.path());
+    const Result<Uuid> there = co_await looking;
+    Assignment* at = there ? find_tray(*there) : nullptr;
+    if (at == nullptr) at = find_path(request.path());
     if (at == nullptr && trays_.size() == TraySet::max_trays) {
         co_return fail(Errc::resource_exhausted,
                        fmt::format("a store has at most {} trays", TraySet::max_trays));
@@ -208,6 +212,7 @@ Task<Result<v1::Tray>> Store::add_tray_locked(v1::AddTrayRequest request) {
         call_on(worker.reactor(), [&] { return worker.add_tray(add); });
     PF_CO_TRY_ASSIGN(MountedTray added, co_await adding);
     if (at == nullptr) at = &trays_.emplace_back(TrayPlace{request.path(), {}, {}}, &worker);
+    at->place.path = added.description.path();
     at->place.id = added.id;
     at->place.write_cache = add.write_cache;
     const Status saved = save_trays();

@@ -135,6 +135,21 @@ TEST(StoreControl, regression_a_tray_whose_removal_cannot_be_saved_stays) {
     EXPECT_EQ(remove_tray(rig, true), Errc::not_found);
 }
 
+TEST(StoreControl, regression_a_tray_that_was_moved_serves_at_its_new_path) {
+    Rig rig;
+    rig.create();
+    rig.trays.front().path = "old";
+    rig.restart();
+    ASSERT_EQ(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    ASSERT_TRUE(rig.on_server(rig.add_tray()));
+    EXPECT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+    ASSERT_EQ(rig.trays.size(), 1U);
+    EXPECT_EQ(rig.trays.front().path, "disk0");
+    EXPECT_EQ(rig.trays.front().id.text(), rig.tray_uuid);
+    rig.restart();
+    EXPECT_NE(rig.store().worker(0).find_shard(Rig::shard_id), nullptr);
+}
+
 // A list that still has it is replaced before the tray is called gone.
 TEST(StoreControl, a_tray_that_is_not_there_is_gone_once_the_list_says_so) {
     Rig rig;

@@ -43,6 +43,25 @@ bool same_place(const std::string& path, const std::string& other) {
     return path == other || std::filesystem::equivalent(path, other, unknown);
 }
 
+Task<Result<Uuid>> tray_at(std::string path) {
+    runtime::DiskOptions options;
+    options.read_only = true;
+    options.exclusive = false;
+    Task<Result<std::unique_ptr<runtime::Disk>>> opening =
+        runtime::Reactor::current().open_disk(std::move(path), options);
+    PF_CO_TRY_ASSIGN(const std::unique_ptr<runtime::Disk> disk, co_await opening);
+    tray::SuperblockReader reader(*disk);
+    Task<Result<tray::Superblock>> reading = reader.read();
+    PF_CO_TRY_ASSIGN(const tray::Superblock superblock, co_await reading);
+    co_return superblock.tray;
+}
+
+Task<bool> has_left(TrayPlace place) {
+    Task<Result<Uuid>> looking = tray_at(place.path);
+    const Result<Uuid> there = co_await looking;
+    co_return there ? *there != place.id : there.error().code == Errc::not_found;
+}
+
 std::map<uint64_t, uint32_t> TraySlot::lost() const {
     std::map<uint64_t, uint32_t> lost;
     if (tray == nullptr) return lost;
@@ -130,10 +149,11 @@ runtime::DiskOptions TraySet::disk_options(std::optional<WriteCache> own) const 
 Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path,
                                                         runtime::DiskOptions options,
                                                         runtime::Nanos patience,
-                                                        std::vector<Uuid> others) {
+                                                        std::vector<Uuid> others,
+                                                        const TraySlot* ours) {
     Task<Result<std::unique_ptr<runtime::Disk>>> opening = open_disk(path, options, patience);
     PF_CO_TRY_ASSIGN(std::unique_ptr<runtime::Disk> disk, co_await opening);
-    Task<Status> looking = refuse_copy(*disk, path, others);
+    Task<Status> looking = refuse_copy(*disk, path, others, ours);
     PF_CO_TRY(co_await looking);
     Task<Result<std::unique_ptr<tray::Tray>>> mounting = tray::Tray::mount(std::move(disk), mount_);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await mounting;
@@ -142,13 +162,13 @@ Task<Result<std::unique_ptr<tray::Tray>>> TraySet::open(std::string path,
 
 // A copy of a disk is the same tray again. Mounting one would change it, so this looks first.
 Task<Status> TraySet::refuse_copy(runtime::Disk& disk, const std::string& path,
-                                  const std::vector<Uuid>& others) {
+                                  const std::vector<Uuid>& others, const TraySlot* ours) {
     tray::SuperblockReader reader(disk);
     Task<Result<tray::Superblock>> reading = reader.read();
     const Result<tray::Superblock> superblock = co_await reading;
     if (!superblock) co_return Status{};
     const TraySlot* same = find(superblock->tray);
-    const bool here = same != nullptr && same->path != path;
+    const bool here = same != nullptr && same != ours && same->path != path;
     if (!here && std::ranges::find(others, superblock->tray) == others.end()) co_return Status{};
     const std::string place = here ? fmt::format("at '{}'", same->path) : "on another reactor";
     co_return fail(Errc::already_exists,
@@ -197,7 +217,9 @@ Task<void> TraySet::mount(TrayPlace place) {
 
 Task<Result<TraySlot*>> TraySet::add(AddTray request) {
     PF_CO_TRY(check_tray_path(request.path));
-    TraySlot* slot = find_path(request.path);
+    Task<TraySlot*> looking = find_moved(request.path);
+    TraySlot* slot = co_await looking;
+    if (slot == nullptr) slot = find_path(request.path);
     if (slot != nullptr && slot->tray != nullptr) {
         co_return fail(Errc::already_exists,
                        fmt::format("{} is a tray of this store already", request.path));
@@ -213,7 +235,7 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
             options.create_bytes = 0;
     }
     Task<Result<std::unique_ptr<tray::Tray>>> opening =
-        open(request.path, options, 0, request.others);
+        open(request.path, options, 0, request.others, slot);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
     const Errc refusal = mounted ? Errc::ok : mounted.error().code;
     if (refusal == Errc::not_found && mount_only) {
@@ -248,10 +270,8 @@ Task<Result<TraySlot*>> TraySet::add(AddTray request) {
                        fmt::format("'{}' is a copy of tray {}, which this store has at '{}'",
                                    request.path, id.text(), same->path));
     }
-    if (slot == nullptr) {
-        slot = slots_.emplace_back(std::make_unique<TraySlot>()).get();
-        slot->path = request.path;
-    }
+    if (slot == nullptr) slot = slots_.emplace_back(std::make_unique<TraySlot>()).get();
+    if (!same_place(slot->path, request.path)) slot->path = request.path;
     slot->problem.clear();
     slot->write_cache = request.write_cache;
     slot->tray = std::move(*mounted);
@@ -288,6 +308,16 @@ TraySlot* TraySet::find(const Uuid& id) {
         if (!id.is_zero() && slot->id == id) return slot.get();
     }
     return nullptr;
+}
+
+Task<TraySlot*> TraySet::find_moved(std::string path) {
+    Task<Result<Uuid>> looking = tray_at(path);
+    const Result<Uuid> there = co_await looking;
+    TraySlot* slot = there ? find(*there) : nullptr;
+    if (slot == nullptr || slot->tray != nullptr) co_return nullptr;
+    Task<bool> leaving = has_left({slot->path, slot->id});
+    const bool left = co_await leaving;
+    co_return left ? slot : nullptr;
 }
 
 TraySlot* TraySet::find_path(const std::string& path) {

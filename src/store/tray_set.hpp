@@ -57,6 +57,10 @@ struct AddTray {
 
 // Whether two paths name the same file or device.
 [[nodiscard]] bool same_place(const std::string& path, const std::string& other);
+// The tray whose superblock is at the path, whoever uses it now; reads only. not_found: none is.
+[[nodiscard]] runtime::Task<Result<Uuid>> tray_at(std::string path);
+// Whether the tray is not at its path any more. What is there and cannot be read may be it.
+[[nodiscard]] runtime::Task<bool> has_left(TrayPlace place);
 
 class TraySet {
   public:
@@ -71,10 +75,11 @@ class TraySet {
     // Waits up to `busy_patience` for a disk that a process which just died still holds. Never
     // fails as a whole: what went wrong is in the slot.
     [[nodiscard]] runtime::Task<void> mount(TrayPlace place);
-    // Mounts the tray at the path; a blank disk is formatted first, but not one where a tray of
-    // this store was: that lost its superblocks, and its volumes may still be rescued. Refuses what
-    // is mounted, in use (busy), not blank, of another cluster (conflict) or damaged (corrupt)
-    // without `force`, and what is too small.
+    // Mounts the tray at the path, which may be the new one of a tray that has left its old one. A
+    // blank disk is formatted first, but not one where a tray of this store was: that lost its
+    // superblocks, and its volumes may still be rescued. Refuses what is mounted, in use (busy),
+    // not blank, of another cluster (conflict) or damaged (corrupt) without `force`, and what is
+    // too small.
     [[nodiscard]] runtime::Task<Result<TraySlot*>> add(AddTray request);
     // Stops the tray and lets go of its disk. The caller has retired its shards.
     [[nodiscard]] runtime::Task<Status> remove(Uuid id);
@@ -85,14 +90,18 @@ class TraySet {
 
   private:
     [[nodiscard]] TraySlot* find_path(const std::string& path);
+    // The slot of a tray that is at this path now, and not at its own any more.
+    [[nodiscard]] runtime::Task<TraySlot*> find_moved(std::string path);
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<runtime::Disk>>> open_disk(
         std::string path, runtime::DiskOptions options, runtime::Nanos patience);
-    // `others`: trays that must not be here, because the store has them on other reactors.
+    // `others`: trays that must not be here, because the store has them on other reactors. `ours`:
+    // whose tray may be.
     [[nodiscard]] runtime::Task<Result<std::unique_ptr<tray::Tray>>> open(
         std::string path, runtime::DiskOptions options, runtime::Nanos patience,
-        std::vector<Uuid> others = {});
+        std::vector<Uuid> others = {}, const TraySlot* ours = nullptr);
     [[nodiscard]] runtime::Task<Status> refuse_copy(runtime::Disk& disk, const std::string& path,
-                                                    const std::vector<Uuid>& others);
+                                                    const std::vector<Uuid>& others,
+                                                    const TraySlot* ours);
     [[nodiscard]] runtime::Task<Status> format(std::string path, runtime::DiskOptions options,
                                                bool force);
     [[nodiscard]] runtime::DiskOptions disk_options(std::optional<WriteCache> own) const;

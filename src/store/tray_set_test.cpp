@@ -67,13 +67,13 @@ TEST(TraySet, a_disk_that_stays_in_use_is_reported) {
     EXPECT_NE(mount_held_for(60 * runtime::seconds).find("already open"), std::string::npos);
 }
 
-Task<Status> format_as(const char* name, Uuid id) {
+Task<Status> format_as(const char* name, Uuid id, Uuid of_cluster = cluster) {
     runtime::DiskOptions disk_options;
     Task<Result<std::unique_ptr<runtime::Disk>>> opening =
         runtime::Reactor::current().open_disk(name, disk_options);
     PF_CO_TRY_ASSIGN(const std::unique_ptr<runtime::Disk> disk, co_await opening);
     tray::FormatOptions format;
-    format.cluster = cluster;
+    format.cluster = of_cluster;
     format.tray = id;
     Task<Status> formatting = tray::Tray::format(*disk, format);
     const Status formatted = co_await formatting;
@@ -118,6 +118,62 @@ TEST(TraySet, regression_a_copy_of_a_tray_is_refused) {
     ASSERT_TRUE(refused.has_value());
     EXPECT_EQ(refused->code, Errc::already_exists);
     EXPECT_NE(refused->message.find("disk0"), std::string::npos) << refused->message;
+}
+
+// What adding disk1 says, which is the tray that the list has at `known_at`.
+Task<Errc> add_moved(std::string known_at) {
+    const Uuid id = Uuid::from_random(7, 8);
+    Task<Status> formatting = format_as("disk1", id);
+    EXPECT_TRUE(co_await formatting);
+    tray::MountOptions mount;
+    mount.cluster = cluster;
+    TraySet trays(runtime::Reactor::current(), mount);
+    Task<void> mounting = trays.mount({known_at, id});
+    co_await mounting;
+    EXPECT_FALSE(trays.slots().front()->serves());
+    AddTray add;
+    add.path = "disk1";
+    Task<Result<TraySlot*>> adding = trays.add(add);
+    const Result<TraySlot*> added = co_await adding;
+    EXPECT_EQ(trays.slots().size(), 1U);
+    EXPECT_EQ(trays.slots().front()->serves(), added.has_value());
+    EXPECT_EQ(trays.slots().front()->path, added ? "disk1" : known_at);
+    Task<void> stopping = trays.stop();
+    co_await stopping;
+    co_return added ? Errc::ok : added.error().code;
+}
+
+Task<Errc> add_moved_from(std::string known_at, Uuid there, Uuid of_cluster) {
+    if (!there.is_zero()) {
+        Task<Status> formatting = format_as(known_at.c_str(), there, of_cluster);
+        EXPECT_TRUE(co_await formatting);
+    }
+    Task<Errc> adding = add_moved(known_at);
+    const Errc added = co_await adding;
+    co_return added;
+}
+
+// Found by hand: a disk that had become another name was called a copy of its own tray, and no
+// command took it at its new path.
+TEST(TraySet, regression_a_tray_is_taken_at_its_new_path) {
+    const auto add = [](const char* known_at, Uuid there, Uuid of_cluster, bool unreadable) {
+        sim::Simulation simulation({.seed = 1});
+        sim::SimNode& node = simulation.add_node("store");
+        node.add_disk("disk0", {.size_bytes = uint64_t{64} << 20});
+        node.add_disk("disk1", {.size_bytes = uint64_t{64} << 20});
+        if (unreadable) {
+            node.find_disk("disk0")->inject(
+                {.operations = sim::DiskFault::on_read, .count = sim::DiskFault::forever});
+        }
+        node.start();
+        return simulation.run_task(node, add_moved_from(known_at, there, of_cluster)).value();
+    };
+    const Uuid other = Uuid::from_random(1, 1);
+    EXPECT_EQ(add("missing", {}, {}, false), Errc::ok);
+    EXPECT_EQ(add("disk0", {}, {}, false), Errc::ok) << "blank";
+    EXPECT_EQ(add("disk0", other, other, false), Errc::ok) << "of another cluster";
+    EXPECT_EQ(add("disk0", Uuid::from_random(7, 8), other, false), Errc::already_exists);
+    EXPECT_EQ(add("disk0", {}, {}, true), Errc::already_exists) << "nobody knows what is there";
 }
 
 Task<Status> wipe(const char* name) {

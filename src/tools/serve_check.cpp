@@ -68,6 +68,10 @@ Task<Status> check_tray(std::string path, const TrayPlan& plan, std::vector<pfs:
     }
     const auto same = std::ranges::find(seen, superblock->tray, &pfs::TrayPlace::id);
     if (same != seen.end()) {
+        if (co_await pfs::has_left(*same)) {
+            same->path = path;
+            co_return Status{};
+        }
         co_return fail(Errc::already_exists, fmt::format("'{}' is a copy of tray {} at '{}'", path,
                                                          superblock->tray.text(), same->path));
     }

@@ -241,5 +241,45 @@ class Inspect(unittest.TestCase):
         self.assertEqual(self.inspect("/nonexistent", "verify").returncode, 2)
 
 
+class MovedTrays(unittest.TestCase):
+    def test_regression_trays_are_taken_at_their_new_paths(self):
+        """Found by hand: they were called copies of themselves, by `tray add` and by `serve`."""
+        cluster = Cluster(BUILD, tray_size="256M")
+        self.addCleanup(cluster.__exit__, None)
+        cluster.start("--trays", "2")
+        cluster.cli("volume", "create", "kept", "--size", "16M", "--shard-size", "8M")
+        library = Library(BUILD, cluster.conductor)
+        volume = library.open("kept")
+        self.assertEqual(library.write(volume, b"0" * 4096, 0), 0)
+        self.assertEqual(library.write(volume, b"1" * 4096, 8 * MIB), 0)
+        library.close(volume)
+        library.destroy()
+        cluster.stop()
+        cluster.data = os.path.join(cluster.folder, "moved")
+        os.rename(os.path.join(cluster.folder, "data"), cluster.data)
+        paths = [os.path.join(cluster.data, f"tray{i}.img") for i in range(2)]
+
+        def trays():
+            return {tray["path"]: tray["health"] for tray in json.loads(cluster.cli("-o", "json", "tray", "list"))}
+
+        cluster.start()
+        self.assertFalse(set(trays()) & set(paths))
+        cluster.cli("tray", "add", paths[1])
+        copy = os.path.join(cluster.folder, "copy.img")
+        subprocess.run(["cp", "--sparse=always", paths[1], copy], check=True)
+        refused = cluster.run("pfcli", "tray", "add", copy)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("is a copy of tray", refused.stderr)
+        cluster.stop()
+        cluster.start("--trays", "2")
+        self.assertEqual(trays(), {path: "ok" for path in paths})
+        library = Library(BUILD, cluster.conductor)
+        volume = library.open("kept")
+        self.assertEqual(library.read(volume, 4096, 0), (0, b"0" * 4096))
+        self.assertEqual(library.read(volume, 4096, 8 * MIB), (0, b"1" * 4096))
+        library.close(volume)
+        library.destroy()
+
+
 if __name__ == "__main__":
     unittest.main(verbosity=2)
