@@ -218,11 +218,18 @@ void Cluster::count_replicas_of(TrayEntry& tray) const {
     }
 }
 
-bool Cluster::has_shards_on(const std::string& tray_uuid) const {
-    TrayEntry tray;
-    tray.record.set_uuid(tray_uuid);
-    count_replicas_of(tray);
-    return tray.replicas > 0;
+uint32_t Cluster::home_of(const std::string& tray_uuid) const {
+    for (const auto& [id, volume] : volumes) {
+        for (uint32_t i = 0; i < volume->stored_shards(); ++i) {
+            const v1::Shard& shard = volume->shard(i);
+            for (const auto* replicas : {&shard.in_sync(), &shard.recovering()}) {
+                for (const auto& replica : *replicas) {
+                    if (replica.tray_uuid() == tray_uuid) return replica.store_id();
+                }
+            }
+        }
+    }
+    return 0;
 }
 
 }  // namespace pf::conductor

@@ -110,7 +110,8 @@ struct Cluster {
     // Of a tray that was not known until now: volumes may have shards on it from before it was
     // forgotten.
     void count_replicas_of(TrayEntry& tray) const;
-    [[nodiscard]] bool has_shards_on(const std::string& tray_uuid) const;
+    // The store that the shards on the tray name, whatever the tray's record says; 0: it has none.
+    [[nodiscard]] uint32_t home_of(const std::string& tray_uuid) const;
 };
 
 // Reads everything that was persisted.

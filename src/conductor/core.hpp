@@ -188,6 +188,8 @@ class Core {
     [[nodiscard]] runtime::Task<Result<v1::Tray>> add_tray_at(uint32_t store_id,
                                                               v1::AddTrayRequest request);
     [[nodiscard]] runtime::Task<Result<v1::Tray>> adopt_tray(uint32_t store_id, v1::Tray record);
+    // Has the store let go of a tray that it was given and that belongs to another; the refusal.
+    [[nodiscard]] runtime::Task<Status> give_back(uint32_t store_id, uint32_t home, v1::Tray tray);
     void take_tray_report(uint32_t store_id, const v1::Tray& report);
     // All that the store has now: what it had before and does not name any more is gone from it.
     void take_tray_reports(StoreEntry& store,

@@ -392,6 +392,112 @@ TEST_F(CoreTest, rule_01_a_tray_that_comes_back_after_its_removal_gets_new_epoch
     EXPECT_EQ(epoch(), 2u);
 }
 
+// A store that sends nothing but this.
+v1::HeartbeatRequest beat_of(uint32_t store, const std::string& tray = {},
+                             uint64_t incarnation = 0) {
+    v1::HeartbeatRequest request;
+    request.set_store_id(store);
+    if (tray.empty()) return request;
+    request.add_trays()->set_uuid(tray);
+    request.mutable_trays(0)->set_incarnation(incarnation);
+    return request;
+}
+
+// Found by hand, with two stores on one host: the other store mounted the tray and kept it, and no
+// command made it let go.
+TEST_F(CoreTest, regression_a_tray_of_another_store_is_given_back) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(register_store(2, 0));
+    ASSERT_TRUE(create("vol", gib));
+    fake(2).disks["/dev/x"] = tray_uuid(1, 0);
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    const auto expect_refused = [&] {
+        const auto added = reactor_.run(core_->add_tray(2, request));
+        ASSERT_FALSE(added);
+        EXPECT_EQ(added.error().code, Errc::conflict);
+        EXPECT_NE(added.error().message.find("belongs to store 1"), std::string::npos)
+            << added.error().message;
+        EXPECT_TRUE(fake(2).trays.empty());
+        EXPECT_EQ(core_->cluster().trays.at(tray_uuid(1, 0)).record.store_id(), 1u);
+    };
+    expect_refused();
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OK);
+    ASSERT_TRUE(*remove("vol"));
+    expect_refused();  // a copy
+    ASSERT_TRUE(create("vol", gib));
+    reactor_.run_for(10 * seconds);  // store 1 is away
+    ASSERT_TRUE(register_store(2, 0));
+    expect_refused();
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(tray_uuid(1, 0));
+    forget.set_force(true);
+    ASSERT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    const auto added = reactor_.run(core_->add_tray(2, request));
+    ASSERT_FALSE(added) << "its shards still say where it belongs";
+    EXPECT_EQ(added.error().code, Errc::conflict);
+    ASSERT_TRUE(register_store(1, 1, 200));
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OK);
+}
+
+TEST_F(CoreTest, AnEmptyTrayMovesToAnotherStore) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    reactor_.run_for(10 * seconds);
+    ASSERT_TRUE(register_store(2, 0));
+    fake(2).disks["/dev/x"] = tray_uuid(1, 0);
+    v1::AddTrayRequest request;
+    request.set_path("/dev/x");
+    request.set_create_bytes(10 * gib);
+    const auto added = reactor_.run(core_->add_tray(2, request));
+    ASSERT_TRUE(added) << added.error().text();
+    EXPECT_EQ(added->health(), v1::HEALTH_OK);
+    EXPECT_EQ(added->store_id(), 2u);
+    ASSERT_TRUE(create("vol", gib));
+    EXPECT_EQ(fake(2).shards.size(), 1u);
+    ASSERT_TRUE(register_store(1, 1, 0));  // still in its list, and not there
+    EXPECT_EQ(core_->list_trays()[0].store_id(), 2u);
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OK);
+    restart();
+    EXPECT_EQ(core_->list_trays()[0].store_id(), 2u);
+}
+
+// Found by hand: after `tray remove --force` the next heartbeat of a store that had the disk made
+// it that store's, while the shards named the other: everything was ok, and I/O waited for ever.
+TEST_F(CoreTest, regression_a_forgotten_tray_belongs_where_its_shards_are) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(register_store(2, 0));
+    ASSERT_TRUE(create("vol", gib));
+    const std::string uuid = tray_uuid(1, 0);
+    reactor_.run_for(10 * seconds);  // store 1 is away
+    ASSERT_TRUE(register_store(2, 0));
+    fake(2).trays[uuid] = "/dev/x";
+    ASSERT_TRUE(core_->heartbeat(beat_of(2, uuid, 6)));
+    ASSERT_TRUE(core_->cluster().trays.at(uuid).refused);
+    v1::RemoveTrayRequest forget;
+    forget.set_tray_uuid(uuid);
+    forget.set_force(true);
+    ASSERT_TRUE(reactor_.run(core_->remove_tray(forget)));
+    EXPECT_TRUE(fake(2).trays.empty()) << "the store that reports it lets go of it, too";
+    ASSERT_TRUE(core_->heartbeat(beat_of(2)));
+
+    // One that was away when it was forgotten.
+    v1::RegisterStoreRequest request;
+    request.mutable_store()->set_uuid("11111111-0000-4000-8000-000000000002");
+    request.mutable_store()->set_data_address(store_address(2));
+    request.mutable_store()->add_trays()->set_uuid(uuid);
+    request.mutable_store()->mutable_trays(0)->set_incarnation(6);
+    ASSERT_TRUE(reactor_.run(core_->register_store(request)));
+    EXPECT_EQ(core_->cluster().trays.at(uuid).record.store_id(), 1u);
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_ERROR);
+    EXPECT_NE(core_->show_volume("vol")->health(), v1::HEALTH_OK);
+    EXPECT_FALSE(create("other", gib));
+    ASSERT_TRUE(core_->heartbeat(beat_of(2)));
+    EXPECT_EQ(core_->list_trays()[0].health(), v1::HEALTH_OFFLINE);
+    ASSERT_TRUE(register_store(1, 1, 7));
+    EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OK);
+    EXPECT_EQ(fake(1).shards.begin()->second.shard().epoch(), 2u);
+}
+
 // Failed: the conductor ended by an assertion, if it came back between the choice of the tray and
 // the volume's first commit.
 TEST_F(CoreTest, regression_a_tray_comes_back_while_a_volume_is_placed_on_it) {

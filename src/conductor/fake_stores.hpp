@@ -16,6 +16,7 @@ class FakeStores : public StoreLink {
         uint32_t fail_after = UINT32_MAX;  // calls from now on that succeed
         std::map<uint64_t, v1::ApplyShard> shards;
         std::map<std::string, std::string> trays;  // uuid -> path
+        std::map<std::string, std::string> disks;  // path -> uuid of the tray that is there already
         uint64_t applies = 0;
         v1::AddTrayRequest last_add;
         std::set<uint64_t> damaged;        // shards that lost writes (T7)
@@ -58,8 +59,11 @@ class FakeStores : public StoreLink {
             for (const uint64_t id : request.delete_shards().shard_ids()) store.shards.erase(id);
             reply.mutable_delete_shards();
         } else if (request.has_add_tray()) {
+            const auto disk = store.disks.find(request.add_tray().path());
             const std::string uuid =
-                "00000000-0000-4000-8000-00000000" + std::to_string(next_tray_++);
+                disk != store.disks.end()
+                    ? disk->second
+                    : "00000000-0000-4000-8000-00000000" + std::to_string(next_tray_++);
             store.last_add = request.add_tray();
             store.trays.emplace(uuid, request.add_tray().path());
             auto& tray = *reply.mutable_tray();
@@ -67,7 +71,7 @@ class FakeStores : public StoreLink {
             tray.set_path(request.add_tray().path());
             tray.set_capacity_bytes(request.add_tray().create_bytes());
             tray.set_free_bytes(request.add_tray().create_bytes());
-            tray.set_incarnation(1);
+            tray.set_incarnation(disk != store.disks.end() ? ++next_incarnation_ : 1);
             tray.set_health(v1::HEALTH_OK);
         } else if (request.has_accept_loss()) {
             uint32_t accepted = 0;
@@ -84,6 +88,7 @@ class FakeStores : public StoreLink {
         return reply;
     }
     uint32_t next_tray_ = 1000;
+    uint64_t next_incarnation_ = 100;
 };
 
 }  // namespace pf::conductor

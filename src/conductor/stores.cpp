@@ -107,14 +107,19 @@ Task<Status> Core::save_store(uint32_t store_id, v1::RegisterStoreRequest reques
     }
     for (const auto& tray : request.store().trays()) {
         const auto known = cluster_->trays.find(tray.uuid());
-        if (known != cluster_->trays.end() &&
-            (known->second.record.store_id() == store_id || known->second.replicas > 0)) {
+        const bool is_known = known != cluster_->trays.end();
+        if (is_known && known->second.record.store_id() == store_id) continue;
+        const uint32_t home = cluster_->home_of(tray.uuid());
+        // Another store's goes on being that, unless it is here now and has nothing that is there.
+        if (is_known && ((home != 0 && home != store_id) || tray.incarnation() == 0 ||
+                         cluster_->mounted_at_home(known->second))) {
             continue;
         }
         v1::Tray fresh = tray;
-        fresh.set_store_id(store_id);
-        // One that was forgotten: its shards get their epochs as after any mount.
-        if (cluster_->has_shards_on(tray.uuid())) fresh.set_incarnation(0);
+        // One that was forgotten belongs where its shards are, which get their epochs as after any
+        // mount.
+        fresh.set_store_id(home != 0 ? home : store_id);
+        if (home != 0) fresh.set_incarnation(0);
         PF_CO_TRY(co_await save_tray(std::move(fresh)));
     }
     co_return Status{};

@@ -145,21 +145,31 @@ Task<Result<v1::Tray>> Core::adopt_tray(uint32_t store_id, v1::Tray record) {
     PF_CO_TRY(Uuid::parse(record.uuid()));
     record.set_store_id(store_id);
     if (record.health() == v1::HEALTH_UNSPECIFIED) record.set_health(v1::HEALTH_OK);
-    if (!cluster_->trays.contains(record.uuid()) && cluster_->has_shards_on(record.uuid())) {
+    const std::string uuid = record.uuid();
+    uint32_t home = cluster_->home_of(uuid);
+    const auto known = cluster_->trays.find(uuid);
+    const bool ours = known != cluster_->trays.end() && known->second.record.store_id() == store_id;
+    if (!ours && known != cluster_->trays.end() && cluster_->mounted_at_home(known->second))
+        home = known->second.record.store_id();  // this is a copy
+    if (home != 0 && home != store_id) {
+        const Status refused = co_await give_back(store_id, home, std::move(record));
+        co_return std::unexpected<Error>(refused.error());
+    }
+    if (home != 0 && !ours) {
         v1::Tray forgotten = record;
         forgotten.set_incarnation(0);
         PF_CO_TRY(co_await save_tray(std::move(forgotten)));
     }
-    if (cluster_->trays.contains(record.uuid())) {
+    if (home != 0 || ours) {
         // A tray that was here before: its shards get their epochs as after any mount.
         take_tray_report(store_id, record);
         StoreEntry& store = cluster_->stores.at(store_id);
         ++store.registration;
         run_in_background(activate_store(store_id, store.registration));
-        co_return cluster_->show(cluster_->trays.at(record.uuid()));
+        co_return cluster_->show(cluster_->trays.at(uuid));
     }
-    const std::string uuid = record.uuid();
-    PF_CO_TRY(co_await save_tray(std::move(record)));
+    PF_CO_TRY(co_await save_tray(record));
+    take_tray_report(store_id, record);
     log_info("tray {} added to store {}", uuid, store_id);
     // What was at its path is gone: it was formatted over.
     const TrayEntry& added = cluster_->trays.at(uuid);
@@ -174,6 +184,20 @@ Task<Result<v1::Tray>> Core::adopt_tray(uint32_t store_id, v1::Tray record) {
         other.record.clear_lost();
     }
     co_return cluster_->show(added);
+}
+
+Task<Status> Core::give_back(uint32_t store_id, uint32_t home, v1::Tray tray) {
+    v1::RpcRequest rpc;
+    rpc.mutable_remove_tray()->set_tray_uuid(tray.uuid());
+    rpc.mutable_remove_tray()->set_force(true);
+    const auto reply = co_await call_store(store_id, std::move(rpc));
+    std::string what_now = fmt::format("start that store, or add it with --store {}", home);
+    if (!reply) {
+        what_now = fmt::format("store {} could not let go of it again ({})", store_id,
+                               reply.error().text());
+    }
+    co_return fail(Errc::conflict, fmt::format("'{}' is tray {}, which belongs to store {}: {}",
+                                               tray.path(), tray.uuid(), home, what_now));
 }
 
 Task<Status> Core::remove_tray(v1::RemoveTrayRequest request) {
@@ -195,14 +219,19 @@ Task<Status> Core::remove_tray(v1::RemoveTrayRequest request) {
     const bool force = request.force();
     v1::RpcRequest rpc;
     *rpc.mutable_remove_tray() = std::move(request);
-    const auto reply = co_await call_store(store_id, std::move(rpc));
-    // A store that will never come back must not keep its trays listed for ever. One that answers
-    // that it still has the tray would only bring it back with its next heartbeat.
-    if (!reply) {
+    // Also of stores that report it and do not own it, which would bring it back.
+    std::vector<uint32_t> holders = {store_id};
+    for (const auto& [id, store] : cluster_->stores) {
+        if (id != store_id && store.online && store.reported.contains(uuid)) holders.push_back(id);
+    }
+    for (const uint32_t holder : holders) {
+        const auto reply = co_await call_store(holder, rpc);
+        if (reply || reply.error().code == Errc::not_found) continue;
+        // A store that will never come back must not keep its trays listed for ever. One that
+        // answers that it still has the tray would only bring it back with its next heartbeat.
         const Errc why = reply.error().code;
         const bool away = is_away(why) || why == Errc::unavailable;
-        if (why != Errc::not_found && !(force && away))
-            co_return std::unexpected<Error>(reply.error());
+        if (!force || !away) co_return std::unexpected<Error>(reply.error());
     }
     meta::Transaction transaction;
     transaction.remove(keys::tray(uuid));
