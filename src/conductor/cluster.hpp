@@ -51,6 +51,7 @@ struct TrayEntry {
     v1::Tray record;
     meta::Version version = 0;
     bool refused = false;           // R16: what was reported last may not serve
+    std::string said;               // why it was refused, as logged last
     bool mounted = false;           // as its store reported last
     uint64_t seen_incarnation = 0;  // reported last; persisted once its shards have new epochs
     std::set<uint64_t> raised;      // volumes whose shards have new epochs for that one

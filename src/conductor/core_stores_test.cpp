@@ -440,6 +440,30 @@ TEST_F(CoreTest, regression_a_tray_of_another_store_is_given_back) {
     EXPECT_EQ(core_->show_volume("vol")->health(), v1::HEALTH_OK);
 }
 
+// Found by hand: once a second, while both stores reported it.
+TEST_F(CoreTest, regression_a_refused_tray_is_logged_once) {
+    ASSERT_TRUE(register_store(1, 1, 5));
+    ASSERT_TRUE(register_store(2, 0));
+    static int refusals = 0;
+    refusals = 0;
+    set_log_level(LogLevel::error);
+    set_log_sink([](LogLevel, std::string_view line) {
+        if (line.find("is refused") != std::string_view::npos) ++refusals;
+    });
+    const auto both_report = [&] {
+        for (int i = 0; i < 3; ++i) {
+            (void)core_->heartbeat(beat_of(1, tray_uuid(1, 0), 0));  // not mounted
+            (void)core_->heartbeat(beat_of(2, tray_uuid(1, 0), 6));
+        }
+    };
+    both_report();
+    EXPECT_EQ(refusals, 1);
+    (void)core_->heartbeat(beat_of(2));
+    both_report();
+    EXPECT_EQ(refusals, 2) << "it went in between";
+    set_log_sink(nullptr);
+}
+
 TEST_F(CoreTest, AnEmptyTrayMovesToAnotherStore) {
     ASSERT_TRUE(register_store(1, 1, 5));
     reactor_.run_for(10 * seconds);

@@ -36,7 +36,9 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     if (found == cluster_->trays.end()) return;  // added by hand: known after the next registration
     TrayEntry& tray = found->second;
     const auto refuse = [&](std::string why) {
-        if (!tray.refused) log_error("tray {} is refused: {}", report.uuid(), why);
+        // Once for each reason, though a report of its own store may come in between.
+        if (tray.said != why) log_error("tray {} is refused: {}", report.uuid(), why);
+        tray.said = why;
         tray.refused = true;
         tray.record.set_message(std::move(why));
     };
@@ -59,6 +61,7 @@ void Core::take_tray_report(uint32_t store_id, const v1::Tray& report) {
     }
     const uint64_t incarnation = tray.record.incarnation();
     tray.refused = false;
+    if (mounted) tray.said.clear();
     if (mounted && tray.seen_incarnation != report.incarnation()) {
         tray.seen_incarnation = report.incarnation();
         tray.raised.clear();
@@ -86,6 +89,7 @@ void Core::take_tray_reports(StoreEntry& store,
             continue;  // a copy was taken away
         }
         tray.refused = false;
+        tray.said.clear();
         tray.record.clear_message();
     }
     store.reported = std::move(named);
