@@ -96,16 +96,42 @@ Task<void> Store::stop_workers() {
 
 // --- trays ---
 
+// Disks change their names: a tray of the list may be at the path of another one, which it must not
+// be taken for.
 Task<void> Store::mount_trays() {
-    for (const TrayPlace& place : options_.trays) {
-        Worker& worker = least_loaded();
-        trays_.push_back({place, &worker});
-        Task<MountedTray> mounting =
-            call_on(worker.reactor(), [&worker, &place] { return worker.mount(place); });
-        MountedTray mounted = co_await mounting;
-        Task<void> serving = serve_shards(trays_.back(), std::move(mounted));
-        co_await serving;
+    const std::vector<TrayPlace>& listed = options_.trays;
+    std::vector<Uuid> there;
+    for (const TrayPlace& place : listed) {
+        Task<Result<Uuid>> looking = tray_at(place.path);
+        const Result<Uuid> found = co_await looking;
+        there.push_back(found.value_or(Uuid{}));
     }
+    for (size_t i = 0; i < listed.size(); ++i) {
+        TrayPlace place = listed[i];
+        std::string problem;
+        const auto now_at = std::ranges::find(there, place.id);
+        const auto other = std::ranges::find(listed, there[i], &TrayPlace::id);
+        if (there[i] != place.id && !place.id.is_zero() && now_at != there.end()) {
+            place.path = listed[static_cast<size_t>(now_at - there.begin())].path;
+        } else if (there[i] != place.id && !there[i].is_zero() && other != listed.end()) {
+            const bool moved = there[static_cast<size_t>(other - listed.begin())] != there[i];
+            if (moved && place.id.is_zero()) continue;  // its new path is in the configuration
+            problem = fmt::format("'{}' has tray {}, which is another of this store", place.path,
+                                  there[i].text());
+        }
+        Task<void> mounting = mount_tray(std::move(place), std::move(problem));
+        co_await mounting;
+    }
+}
+
+Task<void> Store::mount_tray(TrayPlace place, std::string problem) {
+    Worker& worker = least_loaded();
+    trays_.push_back({place, &worker});
+    Task<MountedTray> mounting =
+        call_on(worker.reactor(), [&] { return worker.mount(place, problem); });
+    MountedTray mounted = co_await mounting;
+    Task<void> serving = serve_shards(trays_.back(), std::move(mounted));
+    co_await serving;
 }
 
 // Few trays: fewest trays is least load, and ties go to the first, so that the same list is always

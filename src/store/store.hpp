@@ -129,6 +129,7 @@ class Store final : public net::Handler, public LinkOwner {
     [[nodiscard]] runtime::Task<void> start_workers();
     [[nodiscard]] runtime::Task<void> stop_workers();
     [[nodiscard]] runtime::Task<void> mount_trays();
+    [[nodiscard]] runtime::Task<void> mount_tray(TrayPlace place, std::string problem);
     [[nodiscard]] runtime::Task<void> serve_shards(Assignment& at, MountedTray mounted);
     [[nodiscard]] Worker& least_loaded() const;
     [[nodiscard]] Assignment* find_tray(const Uuid& id);

@@ -191,27 +191,34 @@ Task<Status> TraySet::format(std::string path, runtime::DiskOptions disk_options
     co_return formatted;
 }
 
+void TraySet::leave_unmounted(TrayPlace place, std::string problem) {
+    log_error("tray {} cannot be mounted: {}", place.path, problem);
+    TraySlot& slot = *slots_.emplace_back(std::make_unique<TraySlot>());
+    slot.path = std::move(place.path);
+    slot.id = place.id;
+    slot.write_cache = place.write_cache;
+    slot.problem = std::move(problem);
+}
+
 Task<void> TraySet::mount(TrayPlace place) {
-    auto slot = std::make_unique<TraySlot>();
-    slot->path = place.path;
-    slot->id = place.id;
-    slot->write_cache = place.write_cache;
     Task<Result<std::unique_ptr<tray::Tray>>> opening =
         open(place.path, disk_options(place.write_cache), busy_patience);
     Result<std::unique_ptr<tray::Tray>> mounted = co_await opening;
-    if (mounted) {
-        slot->tray = std::move(*mounted);
-        slot->id = slot->tray->id();
-        for (const std::string& warning : slot->tray->warnings()) {
-            log_warning("tray {}: {}", place.path, warning);
-        }
-        if (!slot->tray->loss().empty()) log_error("tray {}: {}", place.path, slot->tray->loss());
-        const std::string lost = slot->loss_message();
-        if (!lost.empty()) log_error("tray {}: {}", place.path, lost);
-    } else {
-        slot->problem = mounted.error().text();
-        log_error("tray {} cannot be mounted: {}", place.path, slot->problem);
+    if (!mounted) {
+        leave_unmounted(std::move(place), mounted.error().text());
+        co_return;
     }
+    auto slot = std::make_unique<TraySlot>();
+    slot->path = place.path;
+    slot->write_cache = place.write_cache;
+    slot->tray = std::move(*mounted);
+    slot->id = slot->tray->id();
+    for (const std::string& warning : slot->tray->warnings()) {
+        log_warning("tray {}: {}", place.path, warning);
+    }
+    if (!slot->tray->loss().empty()) log_error("tray {}: {}", place.path, slot->tray->loss());
+    const std::string lost = slot->loss_message();
+    if (!lost.empty()) log_error("tray {}: {}", place.path, lost);
     slots_.push_back(std::move(slot));
 }
 

@@ -75,6 +75,8 @@ class TraySet {
     // Waits up to `busy_patience` for a disk that a process which just died still holds. Never
     // fails as a whole: what went wrong is in the slot.
     [[nodiscard]] runtime::Task<void> mount(TrayPlace place);
+    // Keeps its place, and says why it is not mounted.
+    void leave_unmounted(TrayPlace place, std::string problem);
     // Mounts the tray at the path, which may be the new one of a tray that has left its old one. A
     // blank disk is formatted first, but not one where a tray of this store was: that lost its
     // superblocks, and its volumes may still be rescued. Refuses what is mounted, in use (busy),

@@ -113,9 +113,13 @@ MountedTray Worker::describe(const TraySlot& slot) const {
     return mounted;
 }
 
-Task<MountedTray> Worker::mount(TrayPlace place) {
-    Task<void> mounting = trays_.mount(std::move(place));
-    co_await mounting;
+Task<MountedTray> Worker::mount(TrayPlace place, std::string problem) {
+    if (problem.empty()) {
+        Task<void> mounting = trays_.mount(std::move(place));
+        co_await mounting;
+    } else {
+        trays_.leave_unmounted(std::move(place), std::move(problem));
+    }
     co_return describe(*trays_.slots().back());
 }
 

@@ -77,7 +77,8 @@ class Worker final : public net::Handler {
 
     // --- control ---
     void set_cluster(const Uuid& cluster);
-    [[nodiscard]] runtime::Task<MountedTray> mount(TrayPlace place);
+    // Not tried if there is a `problem` already.
+    [[nodiscard]] runtime::Task<MountedTray> mount(TrayPlace place, std::string problem);
     [[nodiscard]] runtime::Task<Result<MountedTray>> add_tray(AddTray request);
     [[nodiscard]] bool has_mounted(const Uuid& tray) const;
     // Serves the shards of the tray, but not those that another tray of the store serves.

@@ -82,7 +82,10 @@ Result<std::unique_ptr<StoreProcess>> StoreProcess::start(runtime::ReactorGroup&
                                         options.cluster.text());
     }
     for (const pfs::TrayPlace& place : known) {
-        std::erase_if(options.trays, [&](const auto& each) { return each.path == place.path; });
+        // Not two that are known: while disks change their names, two may be listed at one path.
+        std::erase_if(options.trays, [&](const auto& each) {
+            return each.path == place.path && each.id.is_zero();
+        });
         options.trays.push_back(place);
     }
     options.save_cluster = [&dir, id = identity.id](const Uuid& cluster) {
