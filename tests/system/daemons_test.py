@@ -59,6 +59,47 @@ class TwoDaemons(unittest.TestCase):
         pair.stop(store)
         pair.stop(conductor)
 
+    def test_regression_a_tray_stays_with_its_store(self):
+        """Found by hand: a store that could not save a removal, and another one on the same host."""
+        pair = self.pair
+        conductor = pair.start_conductor()
+        self.assertEqual(pair.hears(), "READY=1")
+        store = pair.start_store()
+        self.assertEqual(pair.hears(), "READY=1")
+        path = pair.add_tray(256 * MIB)
+        pair.cli("volume", "create", "kept", "--size", "16M")
+
+        def tray():
+            return json.loads(pair.cli("tray", "list").stdout)[0]
+
+        in_the_way = os.path.join(pair.folder, "store/trays.new")
+        os.mkdir(in_the_way)
+        for _ in range(2):
+            refused = pair.cli("tray", "remove", tray()["uuid"], "--force", check=False)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn("trays.new", refused.stderr)
+        self.assertEqual(tray()["health"], "ok")
+        os.rmdir(in_the_way)
+
+        other = pair.start(f"{TOOLS}/pfs", "--set", f"store.data={pair.folder}/other",
+                           "--set", f"store.listen=127.0.0.1:{pair.base + 3}",
+                           "--set", f"store.http=127.0.0.1:{pair.base + 23}",
+                           "--set", f"store.conductor=127.0.0.1:{pair.base + 22}")
+        self.assertEqual(pair.hears(), "READY=1")
+        wait_until("both stores are known", lambda: len(json.loads(pair.cli("store", "list").stdout)) == 2)
+        pair.stop(store)
+        refused = pair.cli("tray", "add", path, "--store", "2", check=False)
+        self.assertEqual(refused.returncode, 1)
+        self.assertIn("belongs to store 1", refused.stderr)
+        with open(os.path.join(pair.folder, "other/trays"), encoding="utf-8") as file:
+            self.assertEqual(file.read(), "")
+        store = pair.start_store()
+        self.assertEqual(pair.hears(), "READY=1")
+        wait_until("the tray is back", lambda: tray()["health"] == "ok")
+        self.assertEqual(json.loads(pair.cli("volume", "show", "kept").stdout)["health"], "ok")
+        for process in (other, store, conductor):
+            pair.stop(process)
+
 
 class OneProcess(unittest.TestCase):
     def test_tells_systemd(self):
