@@ -32,7 +32,7 @@ TEST_F(CoreTest, MissedHeartbeatsMeanOffline) {
 TEST_F(CoreTest, regression_a_tray_that_is_not_reported_any_more_is_offline) {
     ASSERT_TRUE(register_store(1, 2, 5));
     ASSERT_TRUE(create("vol", 8 * gib, 1, gib));
-    const auto beat = [&](std::set<uint32_t> trays, uint64_t incarnation) {
+    const auto beat = [&](const std::set<uint32_t>& trays, uint64_t incarnation) {
         v1::HeartbeatRequest request;
         request.set_store_id(1);
         for (const uint32_t tray : trays) {
