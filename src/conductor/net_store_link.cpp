@@ -33,6 +33,7 @@ Task<Result<v1::RpcReply>> NetStoreLink::exchange(std::string address, v1::RpcRe
 
 Task<Result<NetStoreLink::Channel>> NetStoreLink::connect(std::string address) {
     Peer& peer = peers_[address];  // a map: the reference stays good
+    const uint64_t failures_before = peer.failures;
     co_await peer.connecting.lock();
     Channel channel = peer.channel;
     if (channel && !channel->connected()) {
@@ -43,6 +44,9 @@ Task<Result<NetStoreLink::Channel>> NetStoreLink::connect(std::string address) {
     Result<Channel> result = channel;
     if (!channel && closing_) {
         result = fail(Errc::cancelled, "the conductor is stopping");
+    } else if (!channel && peer.failures != failures_before) {
+        // It failed while this call waited for it: another attempt would take as long again.
+        result = std::unexpected<Error>(peer.last_failure);
     } else if (!channel) {
         net::ClientOptions options;
         options.role = wire::Role::conductor;
@@ -56,8 +60,10 @@ Task<Result<NetStoreLink::Channel>> NetStoreLink::connect(std::string address) {
                 peer.channel = Channel(std::move(*made));
                 result = peer.channel;
             } else {
-                result =
-                    fail(made.error().code, fmt::format("{}: {}", address, made.error().text()));
+                ++peer.failures;
+                peer.last_failure = {made.error().code,
+                                     fmt::format("{}: {}", address, made.error().text())};
+                result = std::unexpected<Error>(peer.last_failure);
             }
         }
     }

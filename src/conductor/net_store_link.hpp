@@ -22,6 +22,8 @@ class NetStoreLink : public StoreLink {
     struct Peer {
         Channel channel;
         runtime::Mutex connecting;
+        uint64_t failures = 0;  // attempts to connect that failed
+        Error last_failure;
     };
     [[nodiscard]] runtime::Task<Result<Channel>> connect(std::string address);
     [[nodiscard]] runtime::Task<Result<v1::RpcReply>> exchange(std::string address,
