@@ -192,6 +192,25 @@ TEST_F(Hostile, HalfOfALargeMessageTimesOut) {
     expect_peer_error("within 30 s");
 }
 
+// More of them than there is memory for: everybody's writes waited for the 30 s of each.
+Task<void> beside_half_messages() {
+    auto channel = co_await connected();
+    for (int i = 0; i < 20; ++i) runtime::Reactor::current().spawn(half_message(1u << 20, 100'000));
+    co_await runtime::sleep_for(runtime::seconds);
+    const std::vector<std::byte> data(64u << 10);
+    const auto before = runtime::Reactor::current().now();
+    const Errc status = co_await write_to(*channel, 0, data);
+    EXPECT_EQ(status, Errc::ok);
+    EXPECT_LT(runtime::Reactor::current().now() - before, 6 * runtime::seconds);
+    co_await channel->close();
+}
+TEST_F(Hostile, regression_half_messages_do_not_hold_all_memory) {
+    run(beside_half_messages());
+    sim.run_for(40 * runtime::seconds);
+    EXPECT_EQ(volume.peer_errors.size(), 20u);
+    EXPECT_EQ(server.reactor().buffers().free_bytes(), server.reactor().buffers().arena().size());
+}
+
 Task<void> idle_then_ping() {
     auto channel = co_await connected();
     co_await runtime::sleep_for(3600 * runtime::seconds);

@@ -1,5 +1,7 @@
 #include "net/inbox.hpp"
 
+#include <fmt/format.h>
+
 #include "net/channel.hpp"
 
 namespace pf::net {
@@ -39,12 +41,13 @@ void Inbox::open() {
 }
 
 void Inbox::start_deadline() {
-    if (!deadline_.armed()) reactor_.timers().arm(deadline_, reactor_.now() + message_timeout);
+    if (!deadline_.armed()) reactor_.timers().arm(deadline_, reactor_.now() + timeout_);
 }
 
 Status Inbox::check(const Result<size_t>& received) const {
     if (deadline_.expired())
-        return fail(Errc::timed_out, "the peer did not complete a message within 30 s");
+        return fail(Errc::timed_out, fmt::format("the peer did not complete a message within {} s",
+                                                 timeout_ / runtime::seconds));
     if (closed_) return fail(Errc::disconnected);
     if (!received) return std::unexpected(received.error());
     if (*received == 0) return fail(Errc::disconnected);

@@ -2,7 +2,8 @@
 // peer has sent, from which they are parsed in place.
 //
 // Invariants: memory is fixed; at most one receive is in flight; a message that has begun must be
-// complete within message_timeout, so that a peer cannot hold a buffer by sending half of one.
+// complete within message_timeout, so that a peer cannot hold a buffer by sending half of one; the
+// data of one that took scarce memory within scarce_timeout.
 // Thread rule: one reactor, and one coroutine at a time.
 #pragma once
 
@@ -21,6 +22,7 @@ class Inbox {
     // Of data received straight into place: worth a wake, and still in the cache for the checksum.
     static constexpr size_t wake_bytes = 128u << 10;
     static constexpr runtime::Nanos message_timeout = 30 * runtime::seconds;
+    static constexpr runtime::Nanos scarce_timeout = 5 * runtime::seconds;
 
     Inbox(runtime::Reactor& reactor, runtime::Connection& connection)
         : reactor_(reactor), connection_(connection), deadline_(connection) {}
@@ -32,6 +34,8 @@ class Inbox {
 
     [[nodiscard]] size_t buffered() const { return end_ - begin_; }
     [[nodiscard]] const std::byte* at() const { return memory_.get() + begin_; }
+    // For all that is received from now on.
+    void set_timeout(runtime::Nanos timeout) { timeout_ = timeout; }
     void consume(size_t bytes) {
         PF_ASSERT(bytes <= buffered());
         begin_ += bytes;
@@ -66,6 +70,7 @@ class Inbox {
     runtime::Reactor& reactor_;
     runtime::Connection& connection_;
     Deadline deadline_;
+    runtime::Nanos timeout_ = message_timeout;
     std::unique_ptr<std::byte[]> memory_;
     size_t begin_ = 0;
     size_t end_ = 0;

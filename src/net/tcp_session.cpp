@@ -71,6 +71,11 @@ size_t answer_memory(const wire::Command& command) {
     return std::max(data, runtime::BufferPool::min_buffer_bytes) + table;
 }
 
+// Peers that send half of a payload each must not keep all of it from the others for long.
+bool is_scarce(const runtime::BufferPool& pool) {
+    return pool.free_bytes() < pool.arena().size() / 2;
+}
+
 // Where the pieces of an answer's data begin in their first block (docs/formats/wire.md).
 uint64_t data_offset(const wire::Completion& completion, uint64_t command_offset) {
     const bool blocks = completion.opcode == wire::Opcode::read && completion.status == 0;
@@ -197,6 +202,8 @@ Task<Status> TcpSession::receive_payload(Incoming& incoming) {
     co_await allocate_two(reactor_.buffers(), layout.area_bytes, layout.crcs_memory_bytes(),
                           incoming.data, incoming.crcs_memory);
     if (closing_) co_return fail(Errc::disconnected);
+    inbox_.set_timeout(is_scarce(reactor_.buffers()) ? Inbox::scarce_timeout
+                                                     : Inbox::message_timeout);
     if (inbox_.buffered() < layout.table_bytes()) {
         const Status filled = co_await inbox_.fill(layout.table_bytes(), true);
         PF_CO_TRY(filled);
@@ -207,6 +214,7 @@ Task<Status> TcpSession::receive_payload(Incoming& incoming) {
     const Status received =
         co_await inbox_.receive_data(places.vectors(), layout.data_bytes, checker);
     PF_CO_TRY(received);
+    inbox_.set_timeout(Inbox::message_timeout);
     incoming.payload_ok = checker.ok();
     co_return Status{};
 }
