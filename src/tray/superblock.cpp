@@ -131,7 +131,7 @@ Task<Result<Superblock>> SuperblockReader::read() {
         }
         co_return fail(Errc::corrupt,
                        fmt::format("{}: both superblocks are unusable: {}; {}", disk_.name(),
-                                   first.error().message, second.error().message));
+                                   first.error().text(), second.error().text()));
     }
     for (const auto* copy : {&first, &second}) {
         if (*copy) continue;
