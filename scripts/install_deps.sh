@@ -7,7 +7,7 @@ build=(g++-12 clang-19 cmake ninja-build make pkg-config git ca-certificates
        libcpp-httplib-dev libcli11-dev libtomlplusplus-dev nlohmann-json3-dev prometheus-cpp-dev
        libgtest-dev libgmock-dev librapidcheck-dev libbenchmark-dev)
 check=(clang-format-19 clang-tidy-19 libclang-rt-19-dev llvm-19 python3 python3-yaml ccache)
-tools=(fio nbdkit libnbd-bin nbdfuse fuse3 qemu-utils e2fsprogs xfsprogs util-linux curl jq procps iproute2
+tools=(fio nbdkit libnbd-bin fuse3 qemu-utils e2fsprogs xfsprogs util-linux curl jq procps iproute2
        dpkg-dev systemd bsdutils)
 
 missing=()
