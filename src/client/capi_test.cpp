@@ -237,6 +237,10 @@ TEST_F(CApi, regression_a_refused_pwrite_has_its_own_text) {
 
 // Was multiplied beyond 64 bits, and did not wait.
 TEST_F(CApi, regression_a_poll_may_wait_for_ever) {
+    group->call(0, [this] {
+        store.delay_max = 20 * runtime::milliseconds;
+        return true;
+    });
     pfbd_context* context = make_context(PFBD_CALLER_THREAD);
     pfbd_volume* volume = nullptr;
     ASSERT_EQ(pfbd_open(context, "v", 0, &volume), 0) << pfbd_error_text();
@@ -244,7 +248,6 @@ TEST_F(CApi, regression_a_poll_may_wait_for_ever) {
     for (const int64_t timeout_us : {int64_t{1} << 61, int64_t{1} << 62, INT64_MAX}) {
         Waiting waiting;
         waiting.left = 1;
-        store.delay_max = 20 * runtime::milliseconds;
         EXPECT_EQ(pfbd_read(volume, memory, 4096, 0, &Waiting::done, &waiting), 0);
         int polls = 0;
         for (; waiting.left > 0 && polls < 100; ++polls) pfbd_poll(context, timeout_us);
