@@ -111,8 +111,12 @@ Task<bool> Core::pause(runtime::Nanos duration) {
 Task<Result<meta::Version>> Core::commit(meta::Transaction transaction) {
     transaction.expect(leadership_.guard.key, leadership_.guard.version);
     Result<meta::Version> version = co_await engine_.commit(std::move(transaction));
+    if (!version && version.error().code == Errc::conflict) {
+        log_error("metadata commit: {}", version.error().text());
+        co_return version;  // refused, which says nothing of the file
+    }
     std::string problem;
-    if (!version && version.error().code != Errc::conflict) problem = version.error().text();
+    if (!version) problem = version.error().text();
     // Once for each reason: what waits for the metadata tries again for ever.
     if (!problem.empty() && problem != metadata_problem_) log_error("metadata commit: {}", problem);
     if (problem.empty() && !metadata_problem_.empty()) log_info("metadata is written again");

@@ -24,7 +24,8 @@ namespace {
 // What is under way is answered, or cut, early enough for a clean end within the limit.
 constexpr runtime::Nanos answer_grace = 8 * runtime::seconds;
 constexpr std::chrono::seconds stop_limit{10};
-// Payload budget, receive batches of every connection, and as much again for the client library.
+// 72 MiB for payloads, 8 for the receive batches of all connections, the rest for the client
+// library.
 constexpr size_t arena_bytes = size_t{128} << 20;
 
 void print_error(const Error& error) {
