@@ -80,6 +80,7 @@ class SimNetwork final : public EventSink {
     void unblock(const SimNode& from, const SimNode& to);
     void partition(const SimNode& a, const SimNode& b);
     void heal(const SimNode& a, const SimNode& b);
+    // Also forgets the corruptions that are still to come.
     void heal_all();
     [[nodiscard]] bool blocked(uint32_t from, uint32_t to) const;
 

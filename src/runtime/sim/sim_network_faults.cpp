@@ -137,6 +137,7 @@ void SimNetwork::heal(const SimNode& a, const SimNode& b) {
 
 void SimNetwork::heal_all() {
     blocked_.clear();
+    corrupt_next_.clear();
     unstall();
 }
 
